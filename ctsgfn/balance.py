@@ -1,0 +1,229 @@
+r"""The waist: from trajectories to arrays of log-densities.
+
+Everything below this module knows measures and no loss; everything above it sees arrays of
+log-densities and no measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctsgfn.errors import InvalidInput
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.states import Batch
+from ctsgfn.target import Target, evaluate
+from ctsgfn.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Everything an objective may look at; row i is the edge that leaves states[i]."""
+
+    log_forward: Tensor  # [M] log p_F of the edge, the one to the sink included
+    log_backward: Tensor  # [M] log p_B of the edge, 0 on sink edges
+    log_reward: Tensor  # [N] log r of the terminal states
+    log_z: Tensor  # []
+    owner: Tensor  # [M] long
+    last: Tensor  # [M] bool
+    source: Tensor  # [M] bool
+    log_flow: Tensor | None = None  # [M] log u, equal to log_z on source rows
+    log_stop: Tensor | None = None  # [M] log p_F(s, s_f), -inf off X
+    log_terminal: Tensor | None = None  # [M] log r of every state of X that was visited, -inf off X
+
+    @property
+    def size(self) -> int:
+        """N, the number of trajectories."""
+        return len(self.log_reward)
+
+    def total(self, v: Tensor) -> Tensor:
+        """Sum of v [M] over the edges of each trajectory, [N]."""
+        return v.new_zeros(self.size).index_add(0, self.owner, v)
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log r + log p_B(trajectory) - log p_F(trajectory), [N]: the log importance weight."""
+        return self.log_reward - self.total(self.log_forward - self.log_backward)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which optional arrays an objective reads."""
+
+    flow: bool = False
+    stop: bool = False
+    terminal: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Arrays of a run of rows; what is not wanted is None."""
+
+    log_forward: Tensor | None
+    log_backward: Tensor | None
+    log_flow: Tensor | None
+    log_stop: Tensor | None
+
+
+def pieces(
+    gfn: GFlowNet[Any],
+    trajectories: Trajectories[Any],
+    *,
+    forward: bool,
+    backward: bool,
+    flow: bool,
+    stop: bool,
+    chunk: int | None,
+) -> Iterator[tuple[slice, Piece]]:
+    """Log-densities of the edges, run of rows by run of rows, with gradient where it is enabled."""
+    rows = len(trajectories.owner)
+    source = trajectories.source if flow else None
+    step = rows if chunk is None else chunk
+    if gfn.space.synchronous:  # whole trajectories: their rows line up
+        step = max(1, step // gfn.space.horizon) * gfn.space.horizon
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
+        where = slice(start, end)
+        part = _synchronous if gfn.space.synchronous else _general
+        log_forward, log_backward, log_stop = part(
+            gfn, trajectories, where, forward=forward, backward=backward, stop=stop
+        )
+        log_flow = gfn.log_u(trajectories.states[where], source[where]) if source is not None else None
+        yield where, Piece(log_forward, log_backward, log_flow, log_stop)
+
+
+def _general(
+    gfn: GFlowNet[Any],
+    trajectories: Trajectories[Any],
+    where: slice,
+    *,
+    forward: bool,
+    backward: bool,
+    stop: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    s, jump = trajectories.edges(where.start, where.stop)
+    log_forward = log_backward = log_stop = None
+    if forward or stop:
+        law = gfn.forward_kernel(s, None if trajectories.seen is None else trajectories.seen[where])
+        log_forward = law.log_density(jump) if forward else None
+        log_stop = law.log_stop if stop else None
+    if backward:
+        move = (~jump.stop).nonzero().squeeze(-1)
+        moved = gfn.backward_kernel(jump.target[move]).log_density_to(s[move])
+        log_backward = moved.new_zeros(len(s)).index_copy(0, move, moved)
+    return log_forward, log_backward, log_stop
+
+
+def _synchronous(
+    gfn: GFlowNet[Any],
+    trajectories: Trajectories[Any],
+    where: slice,
+    *,
+    forward: bool,
+    backward: bool,
+    stop: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """All trajectories have ``horizon`` rows, the last of which stops with probability 1."""
+    length = gfn.space.horizon
+
+    def moves(t: Tensor, shift: int) -> Tensor:
+        grid = t[where].unflatten(0, (-1, length))
+        return grid[:, shift : length - 1 + shift].flatten(0, 1)
+
+    s: Batch = trajectories.states.map(lambda t: moves(t, 0))
+    t: Batch = trajectories.states.map(lambda t: moves(t, 1))
+
+    def padded(v: Tensor) -> Tensor:
+        return torch.nn.functional.pad(v.unflatten(0, (-1, length - 1)), (0, 1)).flatten()
+
+    log_forward = log_backward = log_stop = None
+    if forward:
+        seen = None if trajectories.seen is None else moves(trajectories.seen, 0)
+        log_forward = padded(gfn.forward_kernel(s, seen).log_density_to(t))
+    if backward:
+        log_backward = padded(gfn.backward_kernel(t).log_density_to(s))
+    if stop:
+        last = trajectories.last[where]
+        log_stop = torch.where(last, 0.0, -math.inf).to(gfn.log_z.dtype)
+    return log_forward, log_backward, log_stop
+
+
+def balance(
+    gfn: GFlowNet[Any],
+    target: Target[Any],
+    trajectories: Trajectories[Any],
+    *,
+    wanted: Wanted | None = None,
+    chunk: int | None = None,
+) -> Balance:
+    """Log-densities of trajectories under a flow and a target: three network calls at any lengths.
+
+    Densities that the trajectories already know are reused where no gradient is being recorded, or
+    where they carry one themselves (reparameterised rollouts).
+
+    Args:
+        gfn: the flow.
+        target: the target; its density must be against ``gfn.space.points``.
+        trajectories: complete trajectories on the flow's space, from any behaviour.
+        wanted: the optional arrays; by default log_flow if the flow has one.
+        chunk: rows per network call, None for all.
+    """
+    wanted = Wanted(flow=gfn.log_flow is not None) if wanted is None else wanted
+    known_forward, known_backward = trajectories.log_forward, trajectories.log_backward
+    use_forward = known_forward is not None and (not torch.is_grad_enabled() or known_forward.requires_grad)
+    use_backward = known_backward is not None and not torch.is_grad_enabled()
+    parts = []
+    if not (use_forward and use_backward) or wanted.flow or wanted.stop:
+        parts = [
+            piece
+            for _, piece in pieces(
+                gfn,
+                trajectories,
+                forward=not use_forward,
+                backward=not use_backward,
+                flow=wanted.flow,
+                stop=wanted.stop,
+                chunk=chunk,
+            )
+        ]
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(p, name) for p in parts])
+
+    log_reward = evaluate(target, gfn.space.read(trajectories.final))
+    dtype = gfn.log_z.dtype
+    return Balance(
+        log_forward=known_forward if use_forward and known_forward is not None else joined("log_forward"),
+        log_backward=known_backward
+        if use_backward and known_backward is not None
+        else joined("log_backward"),
+        log_reward=log_reward.to(dtype),
+        log_z=gfn.log_z,
+        owner=trajectories.owner,
+        last=trajectories.last,
+        source=trajectories.source,
+        log_flow=joined("log_flow") if wanted.flow else None,
+        log_stop=joined("log_stop") if wanted.stop else None,
+        log_terminal=_terminal(gfn, target, trajectories, log_reward) if wanted.terminal else None,
+    )
+
+
+def _terminal(
+    gfn: GFlowNet[Any], target: Target[Any], trajectories: Trajectories[Any], log_reward: Tensor
+) -> Tensor:
+    """Log r at every visited state of X, -inf elsewhere."""
+    sink = gfn.space.kappa.sink
+    if sink is None:
+        raise InvalidInput(f"space {gfn.space.name!r} has no terminal states.")
+    out = torch.full((len(trajectories.owner),), -math.inf, dtype=gfn.log_z.dtype, device=log_reward.device)
+    out[trajectories.last] = log_reward.detach().to(out.dtype)
+    inner = (sink(trajectories.states) & ~trajectories.last).nonzero().squeeze(-1)
+    if len(inner):
+        with torch.no_grad():
+            out[inner] = evaluate(target, gfn.space.read(trajectories.states[inner])).to(out.dtype)
+    return out

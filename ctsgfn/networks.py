@@ -1,0 +1,115 @@
+"""Small networks: encoders of states, and a learned function of a state."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Sequential):
+    """Linear layers with an activation after each: ``inputs -> hidden -> .. -> hidden``.
+
+    The output is a hidden layer: heads and gates put their own linear layer on it.
+
+    Example:
+        >>> tuple(MLP(3, 16, layers=2)(torch.zeros(5, 3)).shape)
+        (5, 16)
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, layers: int = 2, activation: Callable[[], nn.Module] = nn.GELU
+    ) -> None:
+        widths = [inputs] + [hidden] * layers
+        blocks: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            blocks += [nn.Linear(a, b), activation()]
+        super().__init__(*blocks)
+
+
+class Encoder(nn.Module, ABC):
+    """What a kernel knows of a state: a context [B, width] that its gate and heads read.
+
+    ``observe`` is the part that depends on no parameter and is worth computing once per visited
+    state (the score of the target, say): trajectories carry it, and ``forward`` gets it back.
+    """
+
+    width: int
+
+    def observe(self, s: Any) -> Tensor | None:
+        """Parameter-free observation [B, ..] of the states, or None."""
+        del s
+        return None
+
+    @abstractmethod
+    def forward(self, s: Any, seen: Tensor | None) -> Tensor:
+        """Context [B, width] of the states, given ``seen = observe(s)``."""
+
+
+class NoContext(Encoder):
+    """The encoder of kernels without parameters: a context of width 0."""
+
+    width = 0
+
+    def forward(self, s: Any, seen: Tensor | None) -> Tensor:
+        """Return an empty context, [B, 0]."""
+        del seen
+        like = next((t for t in s.tensors().values() if t.is_floating_point()), None)
+        if like is None:
+            like = torch.zeros(len(s), device=next(iter(s.tensors().values())).device)
+        return like.new_empty(len(s), 0)
+
+
+class FeatureEncoder(Encoder):
+    """A network on the numbers that a space makes of its states.
+
+    Args:
+        features: states -> [B, F].
+        network: [B, F] -> [B, width].
+        width: width of the network's output.
+    """
+
+    def __init__(self, features: Callable[[Any], Tensor], network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.features, self.network, self.width = features, network, width
+
+    def forward(self, s: Any, seen: Tensor | None) -> Tensor:
+        """Network of the features, [B, width]."""
+        del seen
+        return self.network(self.features(s))
+
+
+class StateFunction(nn.Module):
+    """A learned number per state, 0 at the start: the log-flow log u(s).
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from ctsgfn.states import Batch
+        >>> @dataclass(frozen=True)
+        ... class Point(Batch):
+        ...     x: Tensor
+        >>> f = StateFunction(FeatureEncoder(lambda s: s.x, MLP(2, 8), 8))
+        >>> f(Point(torch.ones(3, 2))).tolist()
+        [0.0, 0.0, 0.0]
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.output = zero_init(nn.Linear(encoder.width, 1))
+
+    def forward(self, s: Any) -> Tensor:
+        """The number, [B]."""
+        return self.output(self.encoder(s, self.encoder.observe(s))).squeeze(-1)
+
+
+def zero_init(layer: nn.Linear) -> nn.Linear:
+    """Set the weights and the bias of a linear layer to 0, and return it."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,81 @@
+"""Batches of states: frozen dataclasses of tensors that share axis 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from ctsgfn.errors import InvalidInput
+
+
+class Batch:
+    """Mixin for frozen dataclasses of tensors whose axis 0 counts the states of a batch.
+
+    A space declares its state in a few lines and inherits selection, writing and stacking; a state
+    is a point of the space and nothing more.
+
+    Raises:
+        InvalidInput: from ``cat``, when there is nothing to stack.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Point(Batch):
+        ...     x: Tensor  # [B, 2]
+        >>> p = Point(torch.arange(6.0).reshape(3, 2))
+        >>> len(p), p[1:].x.tolist()
+        (3, [[2.0, 3.0], [4.0, 5.0]])
+        >>> p.put(torch.tensor([0]), p[2:]).x[0].tolist()
+        [4.0, 5.0]
+    """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields by name, in the order they were declared."""
+        return cast(dict[str, Tensor], self.__dict__)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors().values())))
+
+    def __getitem__(self, rows: Any) -> Self:
+        return type(self)(*[t[rows] for t in self.tensors().values()])
+
+    def put(self, rows: Tensor, values: Self) -> Self:
+        """Return a copy in which ``rows`` (long or bool) are replaced by ``values``."""
+        index = rows.nonzero().squeeze(-1) if rows.dtype == torch.bool else rows
+        pairs = zip(self.tensors().values(), values.tensors().values(), strict=True)
+        return type(self)(*[old.index_copy(0, index, new) for old, new in pairs])
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Apply ``fn`` to every tensor: ``.map(lambda t: t.roll(-1, 0))``."""
+        return type(self)(*[fn(t) for t in self.tensors().values()])
+
+    def like(self, anchor: Tensor) -> Self:
+        """Move to the device of ``anchor``, and its floating fields to the dtype of ``anchor``."""
+        return self.map(
+            lambda t: t.to(anchor.device, anchor.dtype) if t.is_floating_point() else t.to(anchor.device)
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Stack batches along axis 0."""
+        if not parts:
+            raise InvalidInput(f"{cls.__name__}.cat got no batches to stack: pass at least one.")
+        columns = zip(*[p.tensors().values() for p in parts], strict=True)
+        return type(parts[0])(*[torch.cat(column) for column in columns])
+
+
+S = TypeVar("S", bound=Batch)
+"""The type of a space's states."""
+X = TypeVar("X")
+"""The type of what a target sees: a tensor, or a batch."""
+
+
+class Jump(NamedTuple, Generic[S]):
+    """Where an edge leads: to a state, or to the sink."""
+
+    target: S  # [B]; rows with stop=True are never read
+    stop: Tensor  # [B] bool

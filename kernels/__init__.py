@@ -1,0 +1,1 @@
+"""Concrete reference kernels (spaces) and densities (heads)."""

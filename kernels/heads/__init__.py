@@ -1,0 +1,1 @@
+"""Heads: parameterised densities in chart coordinates."""

@@ -1,0 +1,1 @@
+"""Spaces: two tuples of charts each."""

@@ -1,0 +1,1 @@
+"""Unnormalised log-densities, with exact answers where they exist."""
