@@ -47,7 +47,7 @@ class Balance:
 
     @property
     def log_weight(self) -> Tensor:
-        """log r + log p_B(trajectory) - log p_F(trajectory), [N]: the log importance weight."""
+        """Log r + log p_B(trajectory) - log p_F(trajectory), [N]: the log importance weight."""
         return self.log_reward - self.total(self.log_forward - self.log_backward)
 
 

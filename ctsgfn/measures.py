@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.states import Batch, S
+from ctsgfn.states import S
 
 T = TypeVar("T")
 
