@@ -98,6 +98,10 @@ class Kernel(nn.Module, Generic[S]):
         """Law of the next state from each of s; ``seen`` saves observing the states again."""
         return Law(self, s, seen)
 
+    def from_context(self, s: S, seen: Tensor | None, context: Tensor) -> Law[S]:
+        """Law at states whose context a kernel with the same encoder has already computed."""
+        return Law(self, s, seen, context)
+
     @property
     def trainable(self) -> bool:
         """Whether any parameter takes a gradient."""
@@ -107,11 +111,13 @@ class Kernel(nn.Module, Generic[S]):
 class Law(Generic[S]):
     """P(s, .) for a batch of states, as a density against the reference kernel."""
 
-    def __init__(self, kernel: Kernel[S], s: S, seen: Tensor | None = None) -> None:
+    def __init__(
+        self, kernel: Kernel[S], s: S, seen: Tensor | None = None, context: Tensor | None = None
+    ) -> None:
         self.kernel = kernel
         self.s = s
         self.seen = kernel.encoder.observe(s) if seen is None else seen
-        self.context: Tensor = kernel.encoder(s, self.seen)
+        self.context: Tensor = kernel.encoder(s, self.seen) if context is None else context
 
     @cached_property
     def log_mass(self) -> Tensor:

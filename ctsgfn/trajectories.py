@@ -7,7 +7,7 @@ padded, and nothing needs a sentinel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor
@@ -110,8 +110,18 @@ class Trajectories(Generic[S]):
         )
 
 
+class Walker(Protocol):
+    """What a rollout needs of a kernel: laws to draw from, on its device and in its dtype."""
+
+    anchor: Tensor
+
+    def __call__(self, s: Any) -> Any:
+        """Law of the next state from each of s: ``draw``, ``draw_move`` and ``seen``."""
+        ...
+
+
 def rollout(
-    space: Space[S, Any], kernel: Kernel[S], n: int, *, reparameterised: bool = False
+    space: Space[S, Any], kernel: Walker, n: int, *, reparameterised: bool = False
 ) -> Trajectories[S]:
     """Draw n trajectories from s0 to the sink with a forward kernel.
 
@@ -130,7 +140,7 @@ def rollout(
         return walk(space, kernel, s, reparameterised)
 
 
-def _march(space: Space[S, Any], kernel: Kernel[S], s: S, reparameterised: bool) -> Trajectories[S]:
+def _march(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) -> Trajectories[S]:
     """All trajectories in step, exactly ``horizon`` edges each: static shapes, no selection."""
     n, edges = len(s), space.horizon
     states, densities, observations = [s], [], []
@@ -160,7 +170,7 @@ def _march(space: Space[S, Any], kernel: Kernel[S], s: S, reparameterised: bool)
     )
 
 
-def _wander(space: Space[S, Any], kernel: Kernel[S], s: S, reparameterised: bool) -> Trajectories[S]:
+def _wander(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) -> Trajectories[S]:
     """Trajectories of different lengths: those that stopped leave the batch."""
     alive = torch.arange(len(s), device=kernel.anchor.device)
     states, owners, stops, densities, observations = [], [], [], [], []

@@ -1,0 +1,179 @@
+"""Behaviours: who draws the trajectories that an objective learns from.
+
+A behaviour maps a flow and a number to complete trajectories. Off-policy learning costs nothing
+here: trajectories store states, and every density is recomputed or recorded under the flow's own
+kernels.
+
+References:
+    Trajectory balance (Malkin et al., 2022), arXiv 2201.13259, section 3.2; Improved off-policy
+    training of diffusion samplers (Sendera et al., 2024), arXiv 2402.05098.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ctsgfn.balance import Balance
+from ctsgfn.diffuse import diffuse
+from ctsgfn.errors import InvalidInput
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.kernel import Kernel, Law
+from ctsgfn.states import Jump
+from ctsgfn.trajectories import Trajectories, backtrack, rollout
+
+Behaviour = Callable[[GFlowNet[Any], int], Trajectories[Any]]
+"""(flow, n) -> n trajectories."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A behaviour with a memory: it is shown every batch, and saved in checkpoints."""
+
+    def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
+        """Look at a batch and its log-densities."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the memory."""
+        ...
+
+
+def on_policy(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+    """Draw from the flow's own forward kernel."""
+    return rollout(gfn.space, gfn.forward_kernel, n)
+
+
+def reparameterised(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+    """Draw from the flow's own forward kernel, with the pathwise gradient."""
+    return rollout(gfn.space, gfn.forward_kernel, n, reparameterised=True)
+
+
+class Guided:
+    """A walker that draws with one kernel and records the density under another.
+
+    Args:
+        kernel: the flow's forward kernel, whose log-densities are recorded.
+        guide: the kernel that draws, on the same reference.
+        rate: fraction of the states at which the guide draws; elsewhere the kernel itself does.
+
+    Raises:
+        InvalidInput: when the kernels have different references, or the rate is not in [0, 1].
+    """
+
+    def __init__(self, kernel: Kernel[Any], guide: Kernel[Any], rate: float = 1.0) -> None:
+        if kernel.reference is not guide.reference:
+            raise InvalidInput(
+                f"the guide walks on {guide.reference.name!r} and the flow on {kernel.reference.name!r}: build "
+                "the guide on the same reference kernel."
+            )
+        if not 0.0 <= rate <= 1.0:
+            raise InvalidInput(f"rate must be in [0, 1], got {rate!r}.")
+        self.kernel, self.guide, self.rate = kernel, guide, rate
+        self.anchor = kernel.anchor
+
+    def __call__(self, s: Any) -> GuidedLaw:
+        """Law of the next state from each of s."""
+        own = self.kernel(s)
+        shared = self.guide.encoder is self.kernel.encoder
+        guide = self.guide.from_context(s, own.seen, own.context) if shared else self.guide(s)
+        return GuidedLaw(own, guide, self.rate)
+
+
+class GuidedLaw:
+    """The law of a ``Guided`` walker: draws by the guide, densities of the flow's own kernel."""
+
+    def __init__(self, own: Law[Any], guide: Law[Any], rate: float) -> None:
+        self.own, self.guide, self.rate = own, guide, rate
+        self.seen = own.seen
+
+    def draw(self, *, reparameterised: bool = False) -> tuple[Jump[Any], Tensor]:
+        """One jump per state, and its log-density under the flow's own kernel."""
+        self._refuse(reparameterised)
+        jump, _ = self.guide.draw()
+        if self.rate < 1.0:
+            other, _ = self.own.draw()
+            swap = torch.rand(len(self.own.s), device=jump.stop.device) >= self.rate
+            rows = swap.nonzero().squeeze(-1)
+            jump = Jump(jump.target.put(rows, other.target[rows]), torch.where(swap, other.stop, jump.stop))
+        return jump, self.own.log_density(jump)
+
+    def draw_move(self, *, reparameterised: bool = False) -> tuple[Any, Tensor]:
+        """One successor per state, where no state can stop, and its log-density."""
+        self._refuse(reparameterised)
+        target, _ = self.guide.draw_move()
+        if self.rate < 1.0:
+            other, _ = self.own.draw_move()
+            anchor = self.own.context
+            rows = (torch.rand(len(self.own.s), device=anchor.device) >= self.rate).nonzero().squeeze(-1)
+            target = target.put(rows, other[rows])
+        return target, self.own.log_density_to(target)
+
+    @staticmethod
+    def _refuse(reparameterised: bool) -> None:
+        if reparameterised:
+            raise InvalidInput("a guided walk has no pathwise gradient: use on-policy trajectories.")
+
+
+def guided(guide: Callable[[GFlowNet[Any]], Kernel[Any]], rate: float = 1.0) -> Behaviour:
+    """Draw with another kernel on the same reference: tempered, widened, or anything else.
+
+    Args:
+        guide: flow -> the kernel that draws (it may share the flow's modules).
+        rate: fraction of the states at which it draws.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> space = hypergrid(2, 4)
+        >>> gfn = GFlowNet(space, diffuse(space.kappa), diffuse(space.kappa_b))
+        >>> len(guided(lambda g: g.forward_kernel, 0.5)(gfn, 7))
+        7
+    """
+
+    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+        return rollout(gfn.space, Guided(gfn.forward_kernel, guide(gfn), rate), n)
+
+    return behave
+
+
+def epsilon_uniform(epsilon: float) -> Behaviour:
+    """At each state, draw from the diffuse kernel with probability epsilon, else from the flow.
+
+    Raises:
+        InvalidInput: when epsilon is not in [0, 1].
+    """
+    if not 0.0 <= epsilon <= 1.0:
+        raise InvalidInput(f"epsilon must be in [0, 1], got {epsilon!r}.")
+
+    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+        walker = diffuse(gfn.space.kappa).to(gfn.log_z)
+        return rollout(gfn.space, Guided(gfn.forward_kernel, walker, epsilon), n)
+
+    return behave
+
+
+def from_data(x: Any) -> Behaviour:
+    """Walk back from given points of the target's space, drawn with replacement.
+
+    Args:
+        x: points in the space's own coordinates (what its ``read`` gives).
+
+    Raises:
+        InvalidInput: without points.
+    """
+    if len(x) == 0:
+        raise InvalidInput("from_data needs at least one point.")
+
+    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+        first: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
+        rows = torch.randint(len(x), (n,), device=first.device)
+        return backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(x[rows]))
+
+    return behave
