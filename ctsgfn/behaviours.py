@@ -71,8 +71,8 @@ class Guided:
     def __init__(self, kernel: Kernel[Any], guide: Kernel[Any], rate: float = 1.0) -> None:
         if kernel.reference is not guide.reference:
             raise InvalidInput(
-                f"the guide walks on {guide.reference.name!r} and the flow on {kernel.reference.name!r}: build "
-                "the guide on the same reference kernel."
+                f"the guide walks on {guide.reference.name!r} and the flow on {kernel.reference.name!r}: "
+                "build the guide on the same reference kernel."
             )
         if not 0.0 <= rate <= 1.0:
             raise InvalidInput(f"rate must be in [0, 1], got {rate!r}.")

@@ -85,8 +85,8 @@ def value_and_score(target: Target[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         value = evaluate(target, leaf)
         if not value.requires_grad:
             raise InvalidInput(
-                "the log-density has no gradient with respect to its points: write it in torch operations, or "
-                "do without moves that need the score."
+                "the log-density has no gradient with respect to its points: write it in torch operations, "
+                "or do without moves that need the score."
             )
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), slope

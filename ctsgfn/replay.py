@@ -7,6 +7,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
@@ -85,11 +87,13 @@ class Replay:
             raise InvalidInput(f"fraction must be in (0, 1), got {fraction!r}: the rest feeds the memory.")
         self.memory = Memory(capacity)
         self.priority, self.fraction, self.fresh = priority, fraction, fresh
+        self._drawn = 0
 
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
         old = int(n * self.fraction) if len(self.memory) else 0
-        new = self.fresh(gfn, max(1, n - old))
+        self._drawn = max(1, n - old)
+        new = self.fresh(gfn, self._drawn)
         if old == 0 or self.memory.points is None:
             return new
         rows = self.memory.draw(old, self.priority != "uniform")
@@ -97,10 +101,11 @@ class Replay:
         return Trajectories.cat([new, walked])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
-        """Keep the terminal states of a batch."""
+        """Keep the terminal states of the fresh part of a batch."""
         residual = (arrays.log_z - arrays.log_weight).square()
         value = residual if self.priority == "loss" else arrays.log_reward
-        self.memory.push(gfn.space.read(trajectories.final), value)
+        points: Any = gfn.space.read(trajectories.final)
+        self.memory.push(points[: self._drawn], value[: self._drawn])
         if isinstance(self.fresh, Remembers):
             self.fresh.remember(gfn, trajectories, arrays)
 
@@ -135,10 +140,15 @@ class ReplayTrajectories:
             )
         self.capacity, self.fraction, self.fresh = capacity, fraction, fresh
         self.memory: Trajectories[Any] | None = None
+        self._saved: dict[str, Any] = {}
         self._drawn = 0
 
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
+        if self._saved:  # only now is the space's own class of states at hand
+            states = type(gfn.space.source(1))(**self._saved["states"])
+            self.memory = Trajectories(states, self._saved["owner"], self._saved["last"])
+            self._saved = {}
         old = 0 if self.memory is None else int(n * self.fraction)
         self._drawn = max(1, n - old)
         new = self.fresh(gfn, self._drawn)
@@ -166,12 +176,8 @@ class ReplayTrajectories:
         return {"states": dict(states), "owner": self.memory.owner, "last": self.memory.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse: a memory of states needs the space's own state class, which a file cannot carry."""
-        if state:
-            raise InvalidInput(
-                "a run with ReplayTrajectories cannot resume with its memory: use Replay, which remembers "
-                "terminal points, for runs with checkpoints."
-            )
+        """Restore the memory at the next call."""
+        self._saved = state
 
 
 class LocalSearch:
@@ -210,12 +216,13 @@ class LocalSearch:
         self.memory, self.pool = Memory(capacity), Memory(chains * steps)
         self.chains, self.steps, self.every = chains, steps, every
         self.fraction, self.fresh = fraction, fresh
-        self.step_size, self.batches = 0.1, 0
+        self.step_size, self.batches, self._drawn = 0.1, 0, 0
 
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
         old = int(n * self.fraction) if len(self.pool) else 0
-        new = self.fresh(gfn, max(1, n - old))
+        self._drawn = max(1, n - old)
+        new = self.fresh(gfn, self._drawn)
         if old == 0 or self.pool.points is None:
             return new
         rows = self.pool.draw(old, ranked=False)
@@ -223,8 +230,9 @@ class LocalSearch:
         return Trajectories.cat([new, walked])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
-        """Keep the terminal states of a batch, and search from time to time."""
-        self.memory.push(gfn.space.read(trajectories.final), arrays.log_reward)
+        """Keep the terminal states of the fresh part of a batch, and search from time to time."""
+        points: Any = gfn.space.read(trajectories.final)
+        self.memory.push(points[: self._drawn], arrays.log_reward[: self._drawn])
         if self.batches % self.every == 0 and self.memory.points is not None:
             start = self.memory.points[self.memory.draw(self.chains, ranked=True)]
             found = mala(self.target, start, steps=self.steps, step_size=self.step_size)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ctsgfn.balance import Balance, Wanted
+from ctsgfn.balance import Balance, Wanted, balance
 from ctsgfn.behaviours import Behaviour, Remembers, on_policy, reparameterised
 from ctsgfn.checkpoints import load_checkpoint, save_checkpoint
 from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
@@ -156,8 +156,8 @@ def train(
                 loss, arrays = backpropagate(gfn, target, trajectories, objective, wanted=wanted, chunk=chunk)
                 if not math.isfinite(float(loss)):
                     raise NonFinite(
-                        f"the loss is {float(loss)} at step {step}: lower lr, set clip_norm, or pass a bounded "
-                        "penalty g= to the objective."
+                        f"the loss is {float(loss)} at step {step}: lower lr, set clip_norm, or pass a "
+                        "bounded penalty g= to the objective."
                     )
                 norm = run.update(clip_norm)
                 _record(history, loss, arrays, norm, target, behaviour in (on_policy, reparameterised))
@@ -280,8 +280,6 @@ class _Run:
 
 def _start_log_z(gfn: GFlowNet[Any], target: Target[Any], trajectories: Any) -> None:
     """Median log-weight of the batch: no outlier can carry log Z away."""
-    from ctsgfn.balance import balance
-
     with torch.no_grad():
         arrays = balance(gfn, target, trajectories, wanted=Wanted(), chunk=4 * CHUNK)
         gfn.log_z.copy_(arrays.log_weight.median())
