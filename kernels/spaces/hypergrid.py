@@ -7,12 +7,17 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.measures import Counting, Product, Pushforward
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.kernel import Kernel
+from ctsgfn.kernels.heads.categorical import Categorical
+from ctsgfn.measures import Counting, Product, Pushforward, coordinates
+from ctsgfn.networks import MLP, FeatureEncoder, StateFunction, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -94,4 +99,31 @@ def hypergrid(dim: int, side: int) -> Space[Cell, Tensor]:
         write=lambda x: Cell(x.round().long()),
         features=lambda s: torch.nn.functional.one_hot(s.cell, side).flatten(1).to(torch.get_default_dtype()),
         width=dim * side,
+    )
+
+
+def hypergrid_kernels(space: Space[Cell, Any], hidden: int = 64, layers: int = 2) -> GFlowNet[Cell]:
+    """Flow on a hypergrid with learned categoricals forwards and backwards, a learned stop and log u.
+
+    Args:
+        space: a hypergrid.
+        hidden: width of each network.
+        layers: hidden layers of each network.
+
+    Example:
+        >>> gfn = hypergrid_kernels(hypergrid(2, 4), hidden=8)
+        >>> gfn.forward_kernel(Cell(torch.tensor([[3, 3]]))).log_stop.tolist()
+        [0.0]
+    """
+
+    def encoder() -> FeatureEncoder:
+        return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
+
+    dim = coordinates(space.points)
+    stop = zero_init(nn.Linear(hidden, 2))
+    return GFlowNet(
+        space,
+        Kernel(space.kappa, encoder(), [Categorical(dim, hidden)], gate=stop),
+        Kernel(space.kappa_b, encoder(), [Categorical(dim, hidden)]),
+        log_flow=StateFunction(encoder()),
     )
