@@ -51,21 +51,28 @@ class Encoder(nn.Module, ABC):
 
 
 class NoContext(Encoder):
-    """The encoder of kernels without parameters: a context of width 0."""
+    """The encoder of kernels without parameters: a context of width 0.
+
+    Its dtype is that of the states, and of the module where the states are all integers.
+    """
 
     width = 0
+    anchor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
 
     def forward(self, s: Any, seen: Tensor | None) -> Tensor:
         """Return an empty context, [B, 0]."""
         del seen
-        like = next((t for t in s.tensors().values() if t.is_floating_point()), None)
-        if like is None:
-            like = torch.zeros(len(s), device=next(iter(s.tensors().values())).device)
-        return like.new_empty(len(s), 0)
+        columns = list(s.tensors().values())
+        like = next((t for t in columns if t.is_floating_point()), self.anchor)
+        return like.new_empty(len(s), 0, device=columns[0].device)
 
 
 class FeatureEncoder(Encoder):
-    """A network on the numbers that a space makes of its states.
+    """A network on the numbers that a space makes of its states, in the network's dtype.
 
     Args:
         features: states -> [B, F].
@@ -73,14 +80,17 @@ class FeatureEncoder(Encoder):
         width: width of the network's output.
     """
 
+    anchor: Tensor
+
     def __init__(self, features: Callable[[Any], Tensor], network: nn.Module, width: int) -> None:
         super().__init__()
         self.features, self.network, self.width = features, network, width
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
 
     def forward(self, s: Any, seen: Tensor | None) -> Tensor:
         """Network of the features, [B, width]."""
         del seen
-        return self.network(self.features(s))
+        return self.network(self.features(s).to(self.anchor.dtype))
 
 
 class StateFunction(nn.Module):
