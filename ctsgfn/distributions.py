@@ -17,6 +17,19 @@ from torch.distributions import Distribution
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
+def choose(log_mass: Tensor) -> Tensor:
+    """Draw an index of the last axis with probability exp(log_mass), by the exponential race.
+
+    A choice of mass 0 (log_mass -inf) is never drawn, whatever the rounding.
+
+    Example:
+        >>> choose(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])).tolist()
+        [0, 1]
+    """
+    race = torch.empty_like(log_mass).exponential_()
+    return (log_mass.detach() - race.log()).argmax(-1)
+
+
 class CoordinateLaw(Distribution):
     """Base of the laws below: no argument validation, one draw per row.
 
@@ -137,9 +150,8 @@ class MaskedCategorical(CoordinateLaw):
         self.logits = masked.log_softmax(-1)
 
     def draw(self) -> Tensor:
-        """One atom per row, by the exponential race: a dead atom is never first."""
-        race = torch.empty_like(self.logits).exponential_()
-        return (self.logits - race.log()).argmax(-1, keepdim=True)
+        """One atom per row, never a dead one."""
+        return choose(self.logits).unsqueeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability [B] of atoms [B, 1]."""

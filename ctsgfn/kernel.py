@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ctsgfn.distributions import choose
 from ctsgfn.errors import InvalidInput, MeasureMismatch, NoSuchEdge
 from ctsgfn.measures import Measure
 from ctsgfn.networks import Encoder
@@ -164,7 +165,7 @@ class Law(Generic[S]):
                     f"{self.kernel.reference.name} chooses between branches or stopping, and a choice has "
                     "no pathwise gradient: use the score-function form of the objective."
                 )
-            k = self._choose(self.log_mass)
+            k = choose(self.log_mass)
             target, log_density = self._draw_on(k, reparameterised)
             log_density = log_density + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
         return Jump(target, k == sink), log_density
@@ -201,12 +202,6 @@ class Law(Generic[S]):
         if not self.kernel.reference.forced:
             out = out + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
         return out
-
-    @staticmethod
-    def _choose(log_mass: Tensor) -> Tensor:
-        """A branch per row by the exponential race: a closed branch never wins."""
-        race = torch.empty_like(log_mass).exponential_()
-        return (log_mass.detach() - race.log()).argmax(-1)
 
     def _rows(self, k: Tensor | None, i: int) -> Tensor | None:
         """Rows on branch i, or None for all of them."""

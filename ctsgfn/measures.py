@@ -108,6 +108,16 @@ class Lebesgue:
             return (t.log_prob(self.high - x) + math.log(2.0)).sum(-1)
         return t.log_prob(x).sum(-1)
 
+    def interior(self, x: Tensor) -> Tensor:
+        """Round points of the closed box to the nearest ones that the dtype tells from its walls.
+
+        A chart or a sampler that works in the open box calls it on what it computed: the true
+        coordinate lies inside, and rounding alone can have put it on a wall or just beyond.
+        """
+        width = (self.high - self.low) if self.is_finite else 1.0
+        margin = torch.finfo(x.dtype).eps * max(width, abs(self.low) if self.is_finite else 0.0)
+        return x.clamp(self.low + margin, self.high - margin)
+
     def contains(self, x: Tensor) -> Tensor:
         """Which rows lie in the closed box and are finite, [B]."""
         return (torch.isfinite(x) & (x >= self.low) & (x <= self.high)).all(-1)
@@ -210,6 +220,19 @@ class Haar:
     def contains(self, x: Tensor) -> Tensor:
         """Which rows are angles in [-pi, pi], [B]."""
         return (torch.isfinite(x) & (x.abs() <= math.pi + 1e-6)).all(-1)
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """Bring angles into [-pi, pi); small angles are returned exactly.
+
+    Example:
+        >>> [round(a, 4) for a in wrap(torch.tensor([0.1, 4.0, -4.0])).tolist()]
+        [0.1, -2.2832, 2.2832]
+    """
+    turn = 2 * math.pi
+    near = angle - turn * (angle / turn).round()
+    near = torch.where(near >= math.pi, near - turn, near)  # where rounding left it at the seam
+    return torch.where(near < -math.pi, near + turn, near)
 
 
 def coordinates(measure: Measure[Tensor]) -> int:
