@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance, Wanted
+from ctsgfn.errors import InvalidInput
 
 Penalty = Callable[[Tensor], Tensor]
 """A pointwise penalty g of the residual; ``torch.square`` by default."""
@@ -73,3 +74,37 @@ def trajectory_balance(b: Balance, g: Penalty = torch.square) -> Tensor:
         al., 2023, arXiv 2301.12594, Def. 7.
     """
     return g(b.log_z - b.log_weight).mean()
+
+
+@objective(flow=True)
+def detailed_balance(b: Balance, g: Penalty = torch.square, alpha: float = 1.0) -> Tensor:
+    r"""Squared log-ratio of every edge, with the reward in the place of the flow into the sink.
+
+    .. math::
+        \bigl(\log u(s) + \log p_F(s, s') - \log u(s') - \log p_B(s', s)\bigr)^2, \qquad
+        \alpha\,\bigl(\log u(x) + \log p_F(x, s_f) - \log r(x)\bigr)^2
+
+    averaged over all edges of the batch.
+
+    Args:
+        b: the arrays, with log_flow.
+        g: penalty of the residual.
+        alpha: weight of the reward-matching term.
+
+    References:
+        GFlowNet foundations (Bengio et al., 2023), arXiv 2111.09266, eq. 11; continuous form Lahlou et
+        al., 2023, arXiv 2301.12594, Def. 5-6.
+    """
+    log_flow = _flow(b)
+    arriving = log_flow.roll(-1).masked_scatter(b.last, b.log_reward)
+    loss = g(log_flow + b.log_forward - arriving - b.log_backward)
+    return torch.where(b.last, alpha * loss, loss).mean()
+
+
+def _flow(b: Balance) -> Tensor:
+    if b.log_flow is None:
+        raise InvalidInput(
+            "this objective reads the flow of states and the balance has none: build "
+            "GFlowNet(.., log_flow=StateFunction(..)) and ask for it with Wanted(flow=True)."
+        )
+    return b.log_flow
