@@ -35,6 +35,43 @@ class Target(Protocol[X_contra]):
         ...
 
 
+@runtime_checkable
+class HasScore(Protocol):
+    """A target with an analytic score."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """Gradient [B, d] of the log-density, detached."""
+        ...
+
+
+@runtime_checkable
+class HasSamples(Protocol):
+    """A target with exact, independent samples."""
+
+    def sample(self, n: int) -> Any:
+        """Draw n points from the normalised density with torch's global generator."""
+        ...
+
+
+@runtime_checkable
+class HasLogZ(Protocol):
+    """A target whose log-normaliser is known."""
+
+    @property
+    def log_z(self) -> float:
+        """Log of the integral of exp(log_density) against ``measure``."""
+        ...
+
+
+@runtime_checkable
+class HasConstrain(Protocol):
+    """A target in unconstrained coordinates that can name its variables in their own supports."""
+
+    def constrain(self, x: Tensor) -> dict[str, Tensor]:
+        """Map points [B, d] to a tensor [B, ..] per variable."""
+        ...
+
+
 @dataclass(frozen=True)
 class Density(Generic[X]):
     """A plain callable as a target; made by ``as_target``."""
@@ -156,15 +193,6 @@ def score(target: Target[Tensor], x: Tensor) -> Tensor:
     return gradient
 
 
-@runtime_checkable
-class HasScore(Protocol):
-    """A target with an analytic score."""
-
-    def score(self, x: Tensor) -> Tensor:
-        """Gradient [B, d] of the log-density, detached."""
-        ...
-
-
 @dataclass(frozen=True)
 class Transformed:
     r"""A target in other coordinates: :math:`\log r(T(z)) + \log |\det T'(z)|`.
@@ -185,6 +213,16 @@ class Transformed:
         log_det = self.transform.log_abs_det_jacobian(z, x)
         value = evaluate(self.original, x)
         return value + log_det.expand(value.shape)
+
+    def score(self, z: Tensor) -> Tensor:
+        r"""Gradient [B, k] at z: :math:`T'(z)^\top \nabla \log r(T(z)) + \nabla \log |\det T'(z)|`."""
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            x = self.transform(leaf)
+            slope = score(self.original, x.detach())
+            log_det = self.transform.log_abs_det_jacobian(leaf, x)
+            (gradient,) = torch.autograd.grad((x * slope).sum() + log_det.sum(), leaf)
+        return gradient
 
     def decode(self, z: Tensor) -> Tensor:
         """Map points z back to the original coordinates."""
