@@ -25,8 +25,13 @@ from ctsgfn.kernel import Kernel, Law
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories, backtrack, rollout
 
-Behaviour = Callable[[GFlowNet[Any], int], Trajectories[Any]]
-"""(flow, n) -> n trajectories."""
+
+class Behaviour(Protocol):
+    """Any callable (flow, n) -> n complete trajectories."""
+
+    def __call__(self, gfn: GFlowNet[Any], n: int, /) -> Trajectories[Any]:
+        """Draw n trajectories."""
+        ...
 
 
 @runtime_checkable

@@ -111,7 +111,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory."""
-        inner = self.fresh.state_dict() if isinstance(self.fresh, Remembers) else {}
+        inner: dict[str, Any] = self.fresh.state_dict() if isinstance(self.fresh, Remembers) else {}
         return {"points": self.memory.points, "priority": self.memory.priority, "fresh": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ class _Run:
         rng = {"cpu": torch.get_rng_state()}
         if self.gfn.log_z.is_cuda:
             rng["cuda"] = torch.cuda.get_rng_state(self.gfn.log_z.device)
-        memory = self.behaviour.state_dict() if isinstance(self.behaviour, Remembers) else {}
+        memory: dict[str, Any] = self.behaviour.state_dict() if isinstance(self.behaviour, Remembers) else {}
         save_checkpoint(
             path,
             {

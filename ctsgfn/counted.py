@@ -1,0 +1,41 @@
+"""A target whose calls are counted, and whose non-finite values are -inf: for walks of our own making."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ctsgfn.target import HasScore, Target
+
+
+class CountedTarget:
+    """A target as a function of points: -inf where it is not finite, calls counted.
+
+    Only for points that the library proposes itself (dispersed starts, trial moves), which may be absurd
+    and are then never accepted; points that enter a result go through ``evaluate``.
+    """
+
+    def __init__(self, target: Target[Tensor]) -> None:
+        self.target, self.density_calls, self.gradient_calls = target, 0, 0
+
+    def value(self, x: Tensor) -> Tensor:
+        """Log-density [B]: points of the warm-up's own making may be absurd, and are then rejected."""
+        self.density_calls += len(x)
+        with torch.no_grad():
+            value = self.target.log_density(x)
+        return torch.where(torch.isfinite(value), value, -math.inf).to(x.dtype)
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density [B] and gradient [B, d]."""
+        self.gradient_calls += len(x)
+        if isinstance(self.target, HasScore):
+            return self.value(x), self.target.score(x)
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            value = self.target.log_density(leaf)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
+        value = value.detach()
+        good = torch.isfinite(value) & torch.isfinite(slope).all(-1)
+        return torch.where(good, value, -math.inf).to(x.dtype), torch.where(good[:, None], slope, 0.0)

@@ -1,0 +1,91 @@
+r"""Warm-up on R^d: where the target is, how wide, and a first estimate of its integral.
+
+Users do not know the scale of their posterior, so it is found: dispersed ascents, a Gaussian fitted
+along each, their mixture as the start of a short annealed sequential Monte Carlo run with moves
+preconditioned by the mixture's own covariances.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctsgfn.annealing import anneal
+from ctsgfn.counted import CountedTarget
+from ctsgfn.errors import NonFinite
+from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
+from ctsgfn.target import HasScore, Target, evaluate
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What the warm-up found, in the target's own coordinates."""
+
+    points: Tensor  # [N, d] particles, evenly weighted
+    location: Tensor  # [d] their mean
+    scale_tril: Tensor  # [d, d] Cholesky factor of their covariance
+    log_z: float  # sequential Monte Carlo estimate, rough
+    density_calls: int
+    gradient_calls: int
+
+
+def warm_up(
+    target: Target[Tensor],
+    dim: int,
+    *,
+    particles: int = 2000,
+    starts: int = 64,
+    like: Tensor,
+) -> WarmUp:
+    """Find location, covariance and a first log Z of a target on R^dim.
+
+    A target without a gradient is fitted without ascents and Langevin moves: from broad Gaussians, by
+    ensemble moves alone.
+
+    Args:
+        target: the target.
+        dim: its dimension.
+        particles: of the sequential Monte Carlo run.
+        starts: of the ascents, at scales from 0.1 to 100.
+        like: a tensor with the dtype and device that the target wants.
+
+    Raises:
+        NonFinite: when no start has a finite density.
+    """
+    counted = CountedTarget(target)
+    scales = torch.logspace(-1, 2, starts, dtype=like.dtype, device=like.device)
+    start = scales[:, None] * torch.randn(starts, dim).to(like)
+    start[0] = 0.0
+    value = counted.value(start)
+    if not bool(torch.isfinite(value).any()):
+        evaluate(target, start)  # raises, naming the first point
+        raise NonFinite("no start of the warm-up has a finite log-density: check the target near 0.")
+    differentiable = _differentiable(target, start[torch.isfinite(value)][:1])
+    if differentiable:
+        fits = fit_gaussians(counted, start[torch.isfinite(value)])
+    else:
+        broad = torch.tensor([1.0, 10.0, 100.0], dtype=like.dtype, device=like.device)
+        eye = torch.eye(dim, dtype=like.dtype, device=like.device)
+        fits = GaussianFits(
+            like.new_zeros(3, dim), broad[:, None, None] * eye, like.new_full((3,), -math.log(3.0))
+        )
+    points, log_z = anneal(counted, fits, particles, differentiable)
+    location = points.mean(0)
+    covariance = torch.cov(points.T).reshape(dim, dim)
+    return WarmUp(
+        points, location, cholesky(covariance), log_z, counted.density_calls, counted.gradient_calls
+    )
+
+
+def _differentiable(target: Target[Tensor], x: Tensor) -> bool:
+    if isinstance(target, HasScore):
+        return True
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        value = target.log_density(leaf)
+        return (
+            value.requires_grad and torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] is not None
+        )
