@@ -120,8 +120,8 @@ class UniformBox(CoordinateLaw):
         self.like, self.low, self.high, self.live = like, low, high, live
 
     def draw(self) -> Tensor:
-        """Uniform coordinates, 0 on dead axes."""
-        a = self.low + (self.high - self.low) * torch.rand_like(self.like)
+        """Uniform coordinates, 0 on dead axes; never on the lower wall, where a chart may be singular."""
+        a = self.low + (self.high - self.low) * torch.rand_like(self.like).clamp_(min=2.0**-25)
         return a if self.live is None else a * self.live
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -1,0 +1,261 @@
+r"""The Box: the unit square, reached by a quarter disc and then quarter arcs.
+
+.. math::
+    \kappa(s_0, \cdot) = \text{area on } \{|x| \le \delta\}, \qquad
+    \kappa(s, \cdot) = \text{arc length on } \{s + \delta (\cos\theta, \sin\theta)\} \cap [0, 1]^2
+        + \delta_{s_f}
+
+References:
+    A theory of continuous generative flow networks (Lahlou et al., 2023), arXiv 2301.12594, 4.1, C.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctsgfn.diffuse import Diffuse, diffuse
+from ctsgfn.errors import InvalidInput
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.kernel import Kernel
+from ctsgfn.kernels.heads.beta import BetaMixture
+from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum
+from ctsgfn.networks import MLP, FeatureEncoder, StateFunction, zero_init
+from ctsgfn.reference import Branch, ReferenceKernel
+from ctsgfn.space import Space
+from ctsgfn.states import Batch
+
+QUARTER = math.pi / 2
+
+
+@dataclass(frozen=True)
+class Spot(Batch):
+    """A point of the square, or s0 (started = False, x = 0)."""
+
+    x: Tensor  # [B, 2]
+    started: Tensor  # [B] bool
+
+
+def _radius(x: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True).sqrt()
+
+
+class Disc(Branch[Spot]):
+    """From s0 to the quarter disc, in polar coordinates (radius / delta, angle / (pi / 2)); area.
+
+    Float rounding must not carry a point over the rim, where kappa_b has no way home: radii are
+    rounded to at most delta (1 - 8 eps).
+    """
+
+    def __init__(self, delta: float) -> None:
+        self.base = Lebesgue(2, 0.0, 1.0)
+        self.delta = delta
+
+    def push(self, s: Spot, a: Tensor) -> Spot:
+        """Polar to Cartesian."""
+        radius = self.delta * a[:, 0].clamp(max=1 - 8 * torch.finfo(a.dtype).eps)
+        angle = QUARTER * a[:, 1]
+        return Spot(torch.stack([radius * angle.cos(), radius * angle.sin()], -1), torch.ones_like(s.started))
+
+    def pull(self, s: Spot, t: Spot) -> Tensor:
+        """Cartesian to polar."""
+        angle = torch.atan2(t.x[:, 1], t.x[:, 0])
+        a = torch.stack([_radius(t.x)[:, 0] / self.delta, angle / QUARTER], -1)
+        return self.base.interior(a)
+
+    def log_weight(self, s: Spot, a: Tensor) -> Tensor:
+        """Area element r dr dtheta."""
+        return a[:, 0].log() + math.log(self.delta**2 * QUARTER)
+
+    def owns(self, s: Spot, t: Spot) -> Tensor:
+        """Edges out of s0."""
+        return ~s.started & t.started
+
+    def intrinsic(self, t: Spot) -> Tensor:
+        """The plane."""
+        return t.x
+
+
+class Arc(Branch[Spot]):
+    """Along a quarter circle of radius delta around s, inside the square; arc length.
+
+    sign = +1 is kappa's arc towards (1, 1), sign = -1 that of kappa_b towards (0, 0). Points are
+    rounded into the square, and away from the circle around the corner behind them: an edge in
+    exact arithmetic is an edge of both kernels in floating point.
+    """
+
+    def __init__(self, delta: float, sign: int) -> None:
+        self.base = Lebesgue(1, 0.0, 1.0)
+        self.delta, self.sign = delta, sign
+
+    def interval(self, s: Spot) -> tuple[Tensor, Tensor]:
+        """Lowest and highest admissible angle, [B] each; low >= high where there is no arc."""
+        room = ((1 - s.x if self.sign > 0 else s.x) / self.delta).clamp(max=1.0)
+        return room[:, 0].acos(), room[:, 1].asin()
+
+    def is_open(self, s: Spot) -> Tensor:
+        """Where the arc has positive length, [B]."""
+        low, high = self.interval(s)
+        return s.started & (low < high)
+
+    def push(self, s: Spot, a: Tensor) -> Spot:
+        """Step along the angle at fraction a of the interval."""
+        low, high = self.interval(s)
+        angle = low + (high - low) * a[:, 0]
+        step = torch.stack([angle.cos(), angle.sin()], -1)
+        x = (s.x + (self.sign * self.delta) * step).clamp(0.0, 1.0)
+        behind = x if self.sign > 0 else 1 - x
+        short = self.delta * (1 + 8 * torch.finfo(x.dtype).eps) / _radius(behind) - 1
+        return Spot(x + (self.sign * behind) * short.clamp(min=0.0), s.started)
+
+    def pull(self, s: Spot, t: Spot) -> Tensor:
+        """Fraction of the interval at which t lies."""
+        low, high = self.interval(s)
+        step = self.sign * (t.x - s.x)
+        angle = torch.atan2(step[:, 1], step[:, 0])
+        return self.base.interior(((angle - low) / (high - low))[:, None])
+
+    def log_weight(self, s: Spot, a: Tensor) -> Tensor:
+        """Length of the arc."""
+        low, high = self.interval(s)
+        return (self.delta * (high - low)).log()
+
+    def owns(self, s: Spot, t: Spot) -> Tensor:
+        """Edges between points at distance delta, to rounding."""
+        gap = (_radius(t.x - s.x)[:, 0] - self.delta).abs()
+        return s.started & t.started & (gap <= 16 * torch.finfo(gap.dtype).eps)
+
+    def intrinsic(self, t: Spot) -> Tensor:
+        """The plane."""
+        return t.x
+
+
+class Home(Branch[Spot]):
+    """Back to s0, an atom."""
+
+    base = Atom()
+
+    def push(self, s: Spot, a: Tensor) -> Spot:
+        """Return s0."""
+        return Spot(torch.zeros_like(s.x), torch.zeros_like(s.started))
+
+    def pull(self, s: Spot, t: Spot) -> Tensor:
+        """No coordinates."""
+        return s.x[:, :0]
+
+    def owns(self, s: Spot, t: Spot) -> Tensor:
+        """Edges to s0."""
+        return s.started & ~t.started
+
+
+def box(delta: float = 0.25) -> Space[Spot, Tensor]:
+    """The unit square with steps of length delta; every point but s0 is terminal.
+
+    The stop is forced where the admissible arc is empty (within delta of the corner (1, 1)), and
+    kappa_b leads home exactly where its arc is empty (within delta of the origin).
+
+    Args:
+        delta: step length, in (0, 1).
+
+    Raises:
+        InvalidInput: when delta is not in (0, 1).
+
+    Example:
+        >>> space = box(0.25)
+        >>> space.horizon, str(space.points)
+        (10, 'Lebesgue measure on [0, 1]^2')
+        >>> space.kappa.open(space.write(torch.tensor([[0.5, 0.5], [0.9, 0.9]]))).tolist()
+        [[False, True, True], [False, False, True]]
+    """
+    if not 0.0 < delta < 1.0:
+        raise InvalidInput(f"box needs a step length delta in (0, 1), got {delta}.")
+    disc, arc, back, home = Disc(delta), Arc(delta, +1), Arc(delta, -1), Home()
+    points = Lebesgue(2, 0.0, 1.0)
+
+    def source(n: int) -> Spot:
+        return Spot(torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool))
+
+    def write(x: Tensor) -> Spot:
+        return Spot(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
+
+    def backward_open(s: Spot) -> Tensor:
+        outside = back.is_open(s)
+        return torch.stack([s.started & ~outside, outside], -1)
+
+    atom = Pushforward(
+        Atom(),
+        push=lambda a: source(len(a)).like(a),
+        pull=lambda s: s.x[:, :0],
+        owns=lambda s: ~s.started,
+    )
+    area = Pushforward(points, push=write, pull=lambda s: s.x, owns=lambda s: s.started)
+    return Space(
+        name=f"box(delta={delta:g})",
+        source=source,
+        nu=Sum((atom, area)),
+        kappa=ReferenceKernel(
+            (disc, arc),
+            allowed=lambda s: torch.stack([~s.started, arc.is_open(s)], -1),
+            sink=lambda s: s.started,
+            name="kappa of the box",
+        ),
+        kappa_b=ReferenceKernel((home, back), allowed=backward_open, forced=True, name="kappa_b of the box"),
+        progress=lambda s: s.started * (1 + s.x.sum(-1) / delta),
+        horizon=2 + math.floor(2 / delta),
+        points=points,
+        read=lambda s: s.x,
+        write=write,
+        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None].to(s.x.dtype)], -1),
+        width=3,
+    )
+
+
+def box_kernels(
+    space: Space[Spot, Any],
+    hidden: int = 128,
+    layers: int = 4,
+    components: int = 4,
+    first_components: int = 8,
+    learned_backward: bool = True,
+    tied: bool = False,
+) -> GFlowNet[Spot]:
+    """Beta mixtures on the charts of the Box: free parameters at s0, networks elsewhere.
+
+    Args:
+        space: a box.
+        hidden: width of each network.
+        layers: hidden layers of each network.
+        components: mixture components on the arcs.
+        first_components: mixture components on the first disc.
+        learned_backward: learn p_B; otherwise it is uniform on the arcs.
+        tied: p_B shares all but its output layer with p_F.
+
+    Example:
+        >>> gfn = box_kernels(box(), hidden=8)
+        >>> gfn.forward_kernel(gfn.space.source(1)).log_mass.tolist()
+        [[0.0, -inf, -inf]]
+    """
+
+    def encoder() -> FeatureEncoder:
+        network = MLP(space.width, hidden, layers, activation=nn.LeakyReLU)
+        return FeatureEncoder(space.features, network, hidden)
+
+    torso = encoder()
+    forward = Kernel(
+        space.kappa,
+        torso,
+        [BetaMixture(2, first_components, 0), BetaMixture(1, components, hidden)],
+        gate=zero_init(nn.Linear(hidden, 3)),
+    )
+    backward = diffuse(space.kappa_b)
+    if learned_backward:
+        backward = Kernel(
+            space.kappa_b,
+            torso if tied else encoder(),
+            [Diffuse(Atom()), BetaMixture(1, components, hidden)],
+        )
+    return GFlowNet(space, forward, backward, log_flow=StateFunction(encoder()))
