@@ -12,7 +12,11 @@ from torch import Tensor
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.categorical import Categorical
+from ctsgfn.kernels.heads.flows import spline_flow
+from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
+from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 
@@ -39,6 +43,16 @@ def log_sum(space: Space[Any, Tensor], side: int, dim: int) -> float:
     return dim * float((0.5 * torch.arange(side, dtype=torch.float64)).logsumexp(0))
 
 
+def swirl(space: Space[Any, Tensor]) -> Density[Tensor]:
+    """On angles: log r = 2 sum cos(angle - 1)."""
+    return as_target(lambda x: 2.0 * (x - 1.0).cos().sum(-1), space.points)
+
+
+def log_swirl(dim: int) -> float:
+    """Log Z of ``swirl``: (2 pi I_0(2))^dim."""
+    return dim * float((2 * torch.pi * torch.special.i0(torch.tensor(2.0, dtype=torch.float64))).log())
+
+
 SPACES: dict[str, SpaceCase] = {
     "hypergrid": SpaceCase(
         space=lambda: hypergrid(2, 4),
@@ -46,20 +60,36 @@ SPACES: dict[str, SpaceCase] = {
         target=ramp,
         log_z=lambda space: log_sum(space, side=4, dim=2),
     ),
+    "torus": SpaceCase(
+        space=lambda: torus(dim=2, steps=4),
+        kernels=lambda space: torus_kernels(space, hidden=16, layers=2, components=3),
+        target=swirl,
+        log_z=lambda space: log_swirl(2),
+    ),
 }
 
 
 # ---------------------------------------------------------------- heads
 @dataclass(frozen=True)
 class HeadCase:
-    """How to build a head of context width ``width``; whether it honours a live mask."""
+    """How to build a head of context width ``width``, and what it may be asked.
+
+    Args:
+        build: context width -> head.
+        live: whether it honours a live mask.
+        states: n -> the n states to pass to it; None where it does not look at them.
+    """
 
     build: Callable[[int], Head]
     live: bool = False
+    states: Callable[[int], Any] = lambda n: None
 
 
 HEADS: dict[str, HeadCase] = {
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
+    "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
+    "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
+    "spline_flow": HeadCase(lambda width: spline_flow(2, width, transforms=2, hidden=16)),
 }
 
 # ---------------------------------------------------------------- targets: name -> constructor
