@@ -1,0 +1,117 @@
+r"""The reference process of a time-sliced space: a linear Gaussian chain and its reversal.
+
+.. math::
+    x_{t+1} = A_t x_t + \sigma_t a, \qquad
+    x_t = A_t \frac{V_t}{V_{t+1}} x_{t+1} + \sigma_t \sqrt{\frac{V_t}{V_{t+1}}}\, a,
+    \qquad a \sim N(0, I),
+
+started at :math:`x_0 = 0`, with marginal variances :math:`V_{t+1} = A_t^2 V_t + \sigma_t^2`. Both
+kernels draw the same law of paths, which is what makes the closed form below exact:
+
+.. math::
+    \sum_t \log p_F - \sum_t \log p_B = \log N(x_T; 0, V_T I).
+
+References:
+    Path integral sampler (Zhang and Chen, 2022), arXiv 2111.15141 (pinned Brownian motion);
+    Denoising diffusion samplers (Vargas et al., 2023), arXiv 2302.13834 (Ornstein-Uhlenbeck).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ctsgfn.errors import InvalidInput
+
+
+class TimeGrid:
+    """Coefficients of a linear Gaussian chain, and of its reversal, per step.
+
+    Args:
+        decay: A_0 .. A_{T-1}.
+        noise: sigma_0 .. sigma_{T-1}, positive.
+
+    Raises:
+        InvalidInput: when the lengths differ, nothing is given, or a noise is not positive.
+
+    Example:
+        >>> TimeGrid([1.0, 1.0], [1.0, 1.0]).variance.tolist()
+        [0.0, 1.0, 2.0]
+    """
+
+    def __init__(self, decay: Sequence[float], noise: Sequence[float]) -> None:
+        if not len(decay) == len(noise) >= 1:
+            raise InvalidInput(
+                f"a time grid needs one decay and one noise per step, got {len(decay)} and {len(noise)}."
+            )
+        if not all(0.0 < n < math.inf for n in noise):
+            raise InvalidInput("every step of a time grid needs a positive noise: its times must increase.")
+        self.steps = len(noise)
+        carried, std = torch.tensor(decay, dtype=torch.float64), torch.tensor(noise, dtype=torch.float64)
+        variance = [0.0]
+        for a, n in zip(decay, noise, strict=True):
+            variance.append(a * a * variance[-1] + n * n)
+        self.variance = torch.tensor(variance, dtype=torch.float64)  # [T + 1]
+        shrink = self.variance[:-1] / self.variance[1:]
+        nowhere = torch.full((1, 4), math.nan, dtype=torch.float64)  # no step leaves T, none enters s0
+        ahead = torch.stack([carried, std, 1 / std, std.log()], dim=-1)
+        back_std = std * shrink.sqrt()
+        home = torch.zeros(1, 4, dtype=torch.float64)  # one step after s0 the way back has no freedom
+        back = torch.stack([carried * shrink, back_std, 1 / back_std, back_std.log()], dim=-1)
+        self._tables = {
+            "ahead": torch.cat([ahead, nowhere]),
+            "back": torch.cat([nowhere, home, back[1:]]),
+            "pace": torch.cat([std, std[-1:]])[:, None] / self.variance[-1].sqrt(),
+        }
+        self._placed: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of each coordinate at the end."""
+        return math.sqrt(float(self.variance[-1]))
+
+    def rows(self, table: str, step: Tensor, like: Tensor) -> Tensor:
+        """Rows [B, 4] (factor, std, 1 / std, log std) of ``ahead`` or ``back``, or [B, 1] of ``pace``."""
+        key = (table, like.dtype, like.device)
+        if key not in self._placed:
+            self._placed[key] = self._tables[table].to(like.device, like.dtype)
+        return self._placed[key].index_select(0, step)
+
+
+def uniform_clock(steps: int, total: float = 1.0) -> list[float]:
+    """Times 0 .. total in equal steps.
+
+    Example:
+        >>> uniform_clock(4)
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    _whole(steps)
+    return [total * t / steps for t in range(steps + 1)]
+
+
+def cosine_clock(steps: int, total: float = 1.0, floor: float = 0.01) -> list[float]:
+    r"""Times 0 .. total in steps proportional to :math:`\cos^2(\pi t / 2T) + \mathrm{floor}`.
+
+    Large steps first, while the process is far from its end, and small ones at the end, where the
+    details of the target are.
+
+    Example:
+        >>> [round(t, 3) for t in cosine_clock(4)]
+        [0.0, 0.398, 0.738, 0.938, 1.0]
+    """
+    _whole(steps)
+    if floor <= 0:
+        raise InvalidInput(f"floor must be positive, or the last step would be too small, got {floor!r}.")
+    sizes = [math.cos(0.5 * math.pi * t / steps) ** 2 + floor for t in range(steps)]
+    times = [0.0]
+    for size in sizes:
+        times.append(times[-1] + total * size / sum(sizes))
+    return [*times[:-1], total]
+
+
+def _whole(steps: int) -> None:
+    if not isinstance(steps, int) or steps < 1:
+        raise InvalidInput(f"steps must be a whole number of at least 1, got {steps!r}.")
