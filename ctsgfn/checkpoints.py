@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,15 +42,15 @@ def save_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
         "library": ctsgfn.__version__,
         "payload": _plain(payload, "payload"),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -66,7 +65,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise BadCheckpoint(
-                f"{path} is not a checkpoint, or was cut short: it has no complete archive in it; use another "
+                f"{path} is not a checkpoint, or was cut short (it holds no complete archive): use another "
                 "file, or delete it and save again."
             )
         file.seek(0)

@@ -58,7 +58,7 @@ def effective_sample_size(log_weight: Tensor) -> float:
         InvalidInput: see ``checked``.
 
     Example:
-        >>> effective_sample_size(torch.zeros(10)), effective_sample_size(torch.tensor([0.0, -1e3]))
+        >>> round(effective_sample_size(torch.zeros(10)), 6), effective_sample_size(torch.tensor([0.0, -1e3]))
         (10.0, 1.0)
     """
     w = checked(log_weight)
@@ -117,7 +117,8 @@ def psis(log_weight: Tensor) -> Smoothed:
         >>> flat = psis(torch.zeros(100))
         >>> round(float(flat.log_weight.exp().sum()), 6), flat.pareto_k
         (1.0, -inf)
-        >>> psis(3 * torch.distributions.Exponential(1.0).icdf((torch.arange(1e3) + 0.5) / 1e3)).pareto_k > 0.7
+        >>> heavy = -0.9 * torch.log((torch.arange(10_000) + 0.5) / 10_000)  # weights u^-0.9: k = 0.9
+        >>> abs(psis(heavy).pareto_k - 0.9) < 0.1
         True
     """
     w = checked(log_weight)
@@ -143,3 +144,20 @@ def _order_statistics(k: float, sigma: float, cutoff: Tensor, n: int) -> Tensor:
     p = (torch.arange(n, dtype=cutoff.dtype, device=cutoff.device) + 0.5) / n
     unit = -torch.log1p(-p) if abs(k) < 1e-12 else torch.expm1(-k * torch.log1p(-p)) / k
     return torch.log(sigma * unit + cutoff.exp()).clamp(max=0.0)
+
+
+def systematic(log_weight: Tensor, n: int) -> Tensor:
+    """Rows [n] drawn in proportion to normalised weights, each floor(n w) or ceil(n w) times, shuffled.
+
+    Example:
+        >>> rows = systematic(torch.tensor([0.25, 0.5, 0.25]).log(), 8)
+        >>> torch.bincount(rows).tolist()
+        [2, 4, 2]
+    """
+    w = log_weight.double().exp()
+    comb = (
+        torch.arange(n, dtype=w.dtype, device=w.device) + torch.rand((), dtype=w.dtype, device=w.device)
+    ) / n
+    cumulative = w.cumsum(0)
+    rows = torch.searchsorted(cumulative / cumulative[-1], comb, right=True).clamp(max=len(w) - 1)
+    return rows[torch.randperm(n, device=w.device)]

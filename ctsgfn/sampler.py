@@ -1,0 +1,298 @@
+"""The trained sampler: draws, weights, densities and the evidence, in the user's own coordinates."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from torch import Tensor
+
+from ctsgfn.checkpoints import load_checkpoint, restore, save_checkpoint
+from ctsgfn.errors import BadCheckpoint, InvalidInput, UnreliableEstimate
+from ctsgfn.evidence import Evidence, estimate_evidence
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.importance import Importance
+from ctsgfn.psis import psis, systematic
+from ctsgfn.seeding import seeded
+from ctsgfn.states import S, X
+from ctsgfn.summary import Summary, summarise
+from ctsgfn.target import HasConstrain, HasSamples, Target
+from ctsgfn.training import History, require_same_measure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Sampler(Generic[S, X]):
+    """A flow together with the target it was trained for.
+
+    If the target was changed to other coordinates (``transformed``), every method takes and returns
+    points in the original ones; log Z is the same in both.
+
+    Args:
+        gfn: the flow.
+        target: the target; its measure must be ``gfn.space.points``.
+        history: what the training run did.
+        recipe: how the flow was built, in plain values, so that ``ctsgfn.load`` can build it again.
+
+    Raises:
+        MeasureMismatch: when the target is a density against another measure than the space's.
+    """
+
+    gfn: GFlowNet[S]
+    target: Target[Any]
+    history: History | None = None
+    recipe: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        require_same_measure(self.gfn, self.target)
+        self._importance: Importance[S, X] = Importance(self.gfn, self.target)
+        self._original = self._importance.coordinates.original
+
+    # ---------------------------------------------------------------- draws
+    def sample(self, n: int, *, seed: int | None = None) -> X:
+        """Draw n points from the policy as it is: independent, not reweighted.
+
+        Args:
+            n: number of points.
+            seed: makes the draws reproducible and leaves the caller's generator as it was.
+
+        Raises:
+            InvalidInput: when n < 1, as in every method.
+        """
+        _whole("n", n)
+        with seeded(seed):
+            return self._importance.draw(n)
+
+    def weighted(self, n: int, *, seed: int | None = None) -> tuple[X, Tensor]:
+        """Draw n points and their Pareto-smoothed log-weights [n] (float64, of weights that sum to 1).
+
+        Under these weights the draws represent the target, not the policy.
+        """
+        x, log_weight = self._weigh(n, seed)
+        return x, psis(log_weight).log_weight
+
+    def resample(self, n: int, *, pool: int | None = None, seed: int | None = None) -> X:
+        """Draw n points of the target by importance resampling from a pool of weighted draws.
+
+        Args:
+            n: number of points; a point of the pool may come more than once.
+            pool: number of weighted draws, by default twice n and at least 4096.
+            seed: see ``sample``.
+
+        Warns:
+            UnreliableEstimate: when the weights of the pool cannot be trusted.
+        """
+        x, _, evidence = self._resampled(n, pool, seed)
+        _warn(evidence, "the resampled draws are")
+        return x
+
+    def posterior(self, n: int, *, pool: int | None = None, seed: int | None = None) -> dict[str, Tensor]:
+        """Return n importance-resampled draws by name, with a leading axis of length n.
+
+        For a probabilistic program: the constrained value of each site, ready for
+        ``pyro.infer.Predictive``. For any other target: ``{"x": points}``.
+
+        Warns:
+            UnreliableEstimate: see ``resample``.
+        """
+        x, _, evidence = self._resampled(n, pool, seed)
+        _warn(evidence, "the posterior draws are")
+        return self._named(x)
+
+    # ---------------------------------------------------------------- densities and evidence
+    def log_prob(self, x: X, n: int = 64, *, seed: int | None = None) -> Tensor:
+        r"""Log-density [B] of the policy's draws at points x, against the target's own measure.
+
+        .. math::
+            \log \frac1n \sum_{i=1}^n p_F(\tau_i) / p_B(\tau_i \mid x),
+            \qquad \tau_i \sim p_B(\cdot \mid x)
+
+        The density is estimated without bias, so its logarithm errs downwards, less so with larger n.
+
+        Args:
+            x: points, in the target's coordinates.
+            n: backward trajectories per point.
+            seed: see ``sample``.
+
+        Raises:
+            InvalidInput: when n < 1, or a point is outside the support.
+        """
+        _whole("n", n)
+        with seeded(seed):
+            return self._importance.log_density(x, n).to(self.gfn.log_z.dtype)
+
+    def evidence(
+        self,
+        n: int = 4096,
+        *,
+        samples: X | None = None,
+        seed: int | None = None,
+        min_ess: float = 0.1,
+        max_pareto_k: float = 0.7,
+        max_gap: float = 1.0,
+    ) -> Evidence:
+        """Estimate log Z from n weighted trajectories, with bounds and diagnostics.
+
+        Args:
+            n: trajectories.
+            samples: exact samples of the target, for the upper bound; a target that can draw its own
+                does so.
+            seed: see ``sample``.
+            min_ess: see ``estimate_evidence``, as for the other thresholds.
+            max_pareto_k: see there.
+            max_gap: see there.
+
+        Warns:
+            UnreliableEstimate: when the diagnostics say that log Z cannot be trusted.
+        """
+        _whole("n", n, least=2)
+        with seeded(seed):
+            if samples is None and isinstance(self._original, HasSamples):
+                samples = self._original.sample(n)
+            log_weight = self._importance.weigh(n)[1]
+            at_target = None if samples is None else self._importance.weigh_backwards(samples)
+        result = estimate_evidence(
+            log_weight,
+            learned_log_z=float(self.gfn.log_z),
+            measure=str(self._original.measure),
+            log_weight_at_target=at_target,
+            min_ess=min_ess,
+            max_pareto_k=max_pareto_k,
+            max_gap=max_gap,
+        )
+        _warn(result, "the evidence is")
+        return result
+
+    def log_evidence(self, n: int = 4096, *, seed: int | None = None) -> Tensor:
+        """Importance-weighted estimate of log Z, 0-d; ``evidence`` says how far to trust it."""
+        return self._weigh(n, seed)[1].logsumexp(0) - math.log(n)
+
+    # ---------------------------------------------------------------- reports
+    def summary(self, n: int = 4096, *, seed: int | None = None) -> Summary:
+        """Tabulate mean, sd, quantiles and Monte-Carlo error of every coordinate or site, and log Z.
+
+        Warns:
+            UnreliableEstimate: when the weights cannot be trusted.
+        """
+        _whole("n", n, least=2)
+        x, log_weight = self._weigh(n, seed)
+        evidence = self._judge(log_weight)
+        _warn(evidence, "the summary is")
+        return summarise(self._named(x), psis(log_weight).log_weight, evidence)
+
+    def plot(self, n: int = 4096, *, seed: int | None = None) -> Figure:
+        """Figure of n resampled draws: density, scatter over the log-density, or pairs of coordinates."""
+        from ctsgfn.plots import plot_draws
+
+        x, _, evidence = self._resampled(n, None, seed)
+        _warn(evidence, "the draws in the figure are")
+        return plot_draws(self._named(x), self._original)
+
+    def to_arviz(self, n: int = 4096, *, pool: int | None = None, seed: int | None = None) -> Any:
+        """Return resampled draws as an ArviZ container (one chain), with ``lp`` and ``log_weight``.
+
+        Raises:
+            MissingExtra: when ArviZ is not installed.
+        """
+        from ctsgfn.arviz_export import to_arviz
+
+        x, log_weight, evidence = self._resampled(n, pool, seed)
+        _warn(evidence, "the exported draws are")
+        return to_arviz(
+            self._named(x), {"lp": self._original.log_density(x), "log_weight": log_weight}, evidence
+        )
+
+    # ---------------------------------------------------------------- files
+    def save(self, path: str | Path) -> None:
+        """Write the flow's parameters, and the recipe if there is one."""
+        save_checkpoint(
+            path,
+            {
+                "kind": "sampler",
+                "space": self.gfn.space.name,
+                "measure": str(self.gfn.space.points),
+                "recipe": self.recipe,
+                "gfn": self.gfn.state_dict(),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, target: Target[Any], gfn: GFlowNet[S]) -> Sampler[S, X]:
+        """Read a saved sampler into a flow built as it was (``ctsgfn.load`` builds it for you).
+
+        Raises:
+            BadCheckpoint: when the file is no sampler, is cut short, or belongs to another model.
+        """
+        saved = _read(path)
+        if saved["space"] != gfn.space.name or saved["measure"] != str(gfn.space.points):
+            raise BadCheckpoint(
+                f"{path} belongs to {saved['space']} with points in {saved['measure']}, not to "
+                f"{gfn.space.name} with {gfn.space.points}: build the flow on the space it was saved with."
+            )
+        restore(gfn, saved["gfn"], path)
+        return cls(gfn, target, recipe=saved["recipe"])
+
+    # ---------------------------------------------------------------- inside
+    def _weigh(self, n: int, seed: int | None) -> tuple[X, Tensor]:
+        _whole("n", n)
+        with seeded(seed):
+            return self._importance.weigh(n)
+
+    def _judge(self, log_weight: Tensor) -> Evidence:
+        return estimate_evidence(
+            log_weight, learned_log_z=float(self.gfn.log_z), measure=str(self._original.measure)
+        )
+
+    def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
+        """Resampled points, their log-weights, and what the weights of their pool are worth."""
+        _whole("n", n)
+        size = max(2 * n, 4096) if pool is None else pool
+        _whole("pool", size, least=2)
+        with seeded(seed):
+            points: Any
+            points, log_weight = self._importance.weigh(size)
+            rows = systematic(psis(log_weight).log_weight, n)
+        return points[rows], log_weight[rows], self._judge(log_weight)
+
+    def _named(self, x: Any) -> dict[str, Tensor]:
+        if isinstance(self._original, HasConstrain):
+            return self._original.constrain(x)
+        return {"x": x} if isinstance(x, Tensor) else x.tensors()
+
+
+def read_recipe(path: str | Path) -> dict[str, Any] | None:
+    """How the flow in a saved sampler was built, or None where it was saved without saying.
+
+    Raises:
+        BadCheckpoint: when the file is no sampler or is cut short.
+    """
+    recipe: dict[str, Any] | None = _read(path)["recipe"]
+    return recipe
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    saved = load_checkpoint(path)
+    if saved.get("kind") != "sampler":
+        raise BadCheckpoint(
+            f"{path} is a checkpoint of kind {saved.get('kind')!r}: pass one that Sampler.save wrote."
+        )
+    return saved
+
+
+def _warn(evidence: Evidence, what: str) -> None:
+    if not evidence.reliable:
+        warnings.warn(
+            f"{what} not reliable: {'; '.join(evidence.reasons)}. Train longer, or use a richer kernel.",
+            UnreliableEstimate,
+            stacklevel=3,
+        )
+
+
+def _whole(name: str, value: int, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")
