@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,13 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.flows import spline_flow
+from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
+from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
+from ctsgfn.networks import MLP, FeatureEncoder, StateFunction
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 
@@ -53,7 +57,36 @@ def log_swirl(dim: int) -> float:
     return dim * float((2 * torch.pi * torch.special.i0(torch.tensor(2.0, dtype=torch.float64))).log())
 
 
+def bell(space: Space[Any, Tensor]) -> Density[Tensor]:
+    """On R^d: log r = -|x - 1/2|^2."""
+    return as_target(lambda x: -(x - 0.5).square().sum(-1), space.points)
+
+
+def log_bell(dim: int) -> float:
+    """Log Z of ``bell``: pi^(dim / 2)."""
+    return 0.5 * dim * math.log(math.pi)
+
+
+def sliced(space: Space[Any, Tensor]) -> GFlowNet[Any]:
+    """A time-sliced space with small learned kernels, a learned bridge, the score of ``bell`` and log u."""
+    forward, backward = diffusion_kernels(space, bell(space), hidden=16, learned_backward=True)
+    encoder = FeatureEncoder(space.features, MLP(space.width, 16), 16)
+    return GFlowNet(space, forward, backward, StateFunction(encoder))
+
+
 SPACES: dict[str, SpaceCase] = {
+    "diffusion": SpaceCase(
+        space=lambda: diffusion(2, steps=4),
+        kernels=sliced,
+        target=bell,
+        log_z=lambda space: log_bell(2),
+    ),
+    "ornstein_uhlenbeck": SpaceCase(
+        space=lambda: ornstein_uhlenbeck(2, steps=4),
+        kernels=sliced,
+        target=bell,
+        log_z=lambda space: log_bell(2),
+    ),
     "hypergrid": SpaceCase(
         space=lambda: hypergrid(2, 4),
         kernels=lambda space: hypergrid_kernels(space, hidden=16),
@@ -89,6 +122,9 @@ HEADS: dict[str, HeadCase] = {
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
+    "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),
+    "langevin_step": HeadCase(lambda width: LangevinStep(2, width), live=True),
+    "widened": HeadCase(lambda width: Widened(GaussianStep(2, width), 1.5), live=True),
     "spline_flow": HeadCase(lambda width: spline_flow(2, width, transforms=2, hidden=16)),
 }
 

@@ -73,8 +73,9 @@ class Step(Branch[Slice]):
         return None if self.direction > 0 else (s.step > 1)[:, None]
 
     def owns(self, s: Slice, t: Slice) -> Tensor:
-        """Edges between neighbouring slices."""
-        return t.step == s.step + self.direction
+        """Edges between neighbouring slices; from slice 1 back only the one to the origin."""
+        near = t.step == s.step + self.direction
+        return near if self.direction > 0 else near & ((s.step > 1) | (t.x == 0).all(-1))
 
     def intrinsic(self, t: Slice) -> Tensor:
         """Return x: the reference measure is its volume."""
@@ -157,12 +158,17 @@ def time_sliced(
     def origin(n: int) -> Slice:
         return Slice(torch.zeros(n, dim), torch.zeros(n, dtype=torch.long))
 
-    start = Pushforward(Atom(), lambda a: origin(len(a)).like(a), lambda s: s.x[:, :0], lambda s: s.step == 0)
+    start = Pushforward(
+        Atom(),
+        push=lambda a: origin(len(a)).like(a),
+        pull=lambda s: s.x[:, :0],
+        owns=lambda s: (s.step == 0) & (s.x == 0).all(-1),
+    )
     slices = Pushforward(
         Product((Counting(steps), Lebesgue(dim))),
         push=lambda a: Slice(a[:, 1:], a[:, 0].round().long() + 1),
         pull=lambda s: torch.cat([(s.step - 1)[:, None].to(s.x.dtype), s.x], dim=-1),
-        owns=lambda s: s.step > 0,
+        owns=lambda s: (s.step >= 1) & (s.step <= steps),
     )
     return Space(
         name=name,
@@ -178,7 +184,7 @@ def time_sliced(
         kappa_b=ReferenceKernel(
             (back,), allowed=lambda s: (s.step > 0)[:, None], forced=True, name=f"kappa_b of {name}"
         ),
-        progress=lambda s: s.step.to(torch.get_default_dtype()),
+        progress=lambda s: s.step.to(s.x.dtype),
         horizon=steps + 1,
         points=points,
         read=lambda s: s.x,
