@@ -158,7 +158,7 @@ class Sampler(Generic[S, X]):
             at_target = None if samples is None else self._importance.weigh_backwards(samples)
         result = estimate_evidence(
             log_weight,
-            learned_log_z=float(self.gfn.log_z),
+            learned_log_z=self.gfn.log_z.item(),
             measure=str(self._original.measure),
             log_weight_at_target=at_target,
             min_ess=min_ess,
@@ -245,7 +245,7 @@ class Sampler(Generic[S, X]):
 
     def _judge(self, log_weight: Tensor) -> Evidence:
         return estimate_evidence(
-            log_weight, learned_log_z=float(self.gfn.log_z), measure=str(self._original.measure)
+            log_weight, learned_log_z=self.gfn.log_z.item(), measure=str(self._original.measure)
         )
 
     def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
