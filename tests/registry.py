@@ -125,7 +125,7 @@ HEADS: dict[str, HeadCase] = {
     "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),
     "langevin_step": HeadCase(lambda width: LangevinStep(2, width), live=True),
     "widened": HeadCase(lambda width: Widened(GaussianStep(2, width), 1.5), live=True),
-    "spline_flow": HeadCase(lambda width: spline_flow(2, width, transforms=2, hidden=16)),
+    "spline_flow": HeadCase(lambda width: spline_flow(1, width, transforms=2, hidden=16)),
 }
 
 # ---------------------------------------------------------------- targets: name -> constructor

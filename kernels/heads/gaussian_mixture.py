@@ -56,9 +56,11 @@ class GaussianMixtureLaw(CoordinateLaw):
         """Log-density [B] at [B, k]."""
         z = (value.unsqueeze(1) - self.loc) * (-self.log_scale).exp()
         each = -0.5 * z.square() - self.log_scale - _HALF_LOG_TWO_PI
-        if self.live is not None:
-            each = torch.where(self.live.unsqueeze(1), each, 0.0)
-        return (self.log_weight + each.sum(-1)).logsumexp(-1)
+        if self.live is None:
+            return (self.log_weight + each.sum(-1)).logsumexp(-1)
+        each = torch.where(self.live.unsqueeze(1), each, 0.0)
+        out = (self.log_weight + each.sum(-1)).logsumexp(-1)
+        return torch.where(self.live.any(-1), out, 0.0)  # exactly 0, not the rounded sum of the weights
 
 
 class GaussianMixture(Head):
