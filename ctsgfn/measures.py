@@ -303,6 +303,7 @@ class Pushforward(Generic[S]):
 
     Example:
         >>> from dataclasses import dataclass
+        >>> from ctsgfn.states import Batch
         >>> @dataclass(frozen=True)
         ... class Point(Batch):
         ...     x: Tensor

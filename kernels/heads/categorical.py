@@ -32,7 +32,7 @@ class Categorical(Head):
         >>> import torch
         >>> head = Categorical(3, width=4)
         >>> law = head(torch.ones(1, 4), None, torch.tensor([[True, False, True]]))
-        >>> [round(float(law.log_prob(torch.tensor([[i]])).exp()), 4) for i in range(3)]
+        >>> [round(law.log_prob(torch.tensor([[i]])).exp().item(), 4) for i in range(3)]
         [0.5, 0.0, 0.5]
     """
 
