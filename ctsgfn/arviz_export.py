@@ -30,11 +30,11 @@ def to_arviz(draws: Mapping[str, Tensor], stats: Mapping[str, Tensor], evidence:
             import arviz
         except ImportError as error:
             raise MissingExtra("to_arviz needs ArviZ: pip install 'ctsgfn[arviz]'.") from error
-    groups = {"posterior": _chains(draws), "sample_stats": _chains(stats)}
+    posterior, sample_stats = _chains(draws), _chains(stats)
     if int(arviz.__version__.split(".")[0]) >= 1:
-        data = arviz.from_dict(groups)
+        data = arviz.from_dict({"posterior": posterior, "sample_stats": sample_stats})
     else:
-        data = arviz.from_dict(**groups)
+        data = arviz.from_dict(posterior=posterior, sample_stats=sample_stats)
     data.attrs.update(
         inference_library="ctsgfn",
         log_evidence=evidence.log_z,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ctsgfn.measures import Counting, Product
+from ctsgfn.target import HasConstrain, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,17 +61,18 @@ def plot_history(history: Mapping[str, Any]) -> Figure:
     return fig
 
 
+Density = Callable[[Tensor], Tensor]
 PANELS = 5
 """Most coordinates of a figure of pairs."""
 
 
-def plot_draws(draws: Mapping[str, Tensor], target: Any) -> Figure:
+def plot_draws(draws: Mapping[str, Tensor], target: Target[Any]) -> Figure:
     """Draws of a target: one coordinate, a plane with the log-density, or pairs of up to 5 coordinates.
 
     Args:
         draws: by name, [N, ..].
-        target: the target in the draws' own coordinates: its measure tells cells from points, and its
-            density is drawn beneath points of the plane.
+        target: the target in its own coordinates: its measure tells cells from points, and its
+            density is drawn with the draws where they are in the same coordinates.
 
     Example:
         >>> from ctsgfn.measures import Lebesgue
@@ -78,41 +81,58 @@ def plot_draws(draws: Mapping[str, Tensor], target: Any) -> Figure:
         >>> len(plot_draws({"x": torch.randn(50, 3)}, normal).axes)
         6
     """
-    columns = dict(_columns(draws))
-    if not columns:
-        return figure(3.0, 3.0)
-    discrete = isinstance(target.measure, Counting) or (
-        isinstance(target.measure, Product) and all(isinstance(p, Counting) for p in target.measure.parts)
-    )
+    columns = _columns(draws)
+    parts = target.measure.parts if isinstance(target.measure, Product) else (target.measure,)
+    discrete = all(isinstance(part, Counting) for part in parts)
+    density = None
+    if not discrete and not isinstance(target, HasConstrain):
+        density = partial(_log_density, target, next(iter(draws.values())))
     if len(columns) == 1:
-        return _line(columns, discrete)
-    if len(columns) == 2 and discrete:
-        return _cells(columns)
+        return _line(columns, density)
     if len(columns) == 2:
-        return _plane(columns, target if set(draws) == {"x"} else None)
+        return _cells(columns) if discrete else _plane(columns, density)
     return _pairs(columns)
 
 
-def _columns(draws: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """The first scalars of the draws by name, each [N]; a site is never cut off by a long one before it."""
-    found: list[tuple[str, Tensor]] = []
+def _columns(draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first scalars of the draws by name, each [N] in float64 on the CPU."""
+    found: dict[str, Tensor] = {}
     for name, values in draws.items():
-        flat = values.detach().cpu().double().reshape(len(values), -1)
-        wide = values.dim() > 1
-        found += [(f"{name}[{j}]" if wide else name, flat[:, j]) for j in range(flat.shape[1])]
+        flat = values.detach().flatten(1) if values.dim() > 1 else values.detach()[:, None]
+        for j in range(min(flat.shape[1], PANELS)):
+            found[f"{name}[{j}]" if values.dim() > 1 else name] = flat[:, j].cpu().double()
     return found
 
 
-def _line(columns: Mapping[str, Tensor], discrete: bool) -> Figure:
+def _log_density(target: Target[Any], like: Tensor, grid: Tensor) -> Tensor:
+    """Log-density at grid points (on the CPU); -inf outside the support."""
+    points = grid.to(like.device, like.dtype)
+    value = torch.full((len(grid),), -math.inf, dtype=grid.dtype)
+    inside = target.measure.contains(points)
+    with torch.no_grad():
+        value[inside.cpu()] = target.log_density(points[inside]).cpu().to(grid.dtype)
+    return value
+
+
+def _line(columns: Mapping[str, Tensor], density: Density | None) -> Figure:
+    """Histogram, with the target's density normalised over the range that is drawn."""
     ((name, x),) = columns.items()
     fig = figure(4.5, 3.2)
     ax = fig.subplots()
-    if discrete:
-        cells, counts = x.unique(return_counts=True)
-        ax.bar(cells.numpy(), (counts / len(x)).numpy(), color=INK)
-    else:
-        ax.hist(x.numpy(), bins=_bins(x), density=True, color=INK, alpha=0.85)
-    ax.set(xlabel=name, ylabel="probability" if discrete else "density")
+    ax.set_xlabel(name)
+    if density is None:
+        values, counts = x.unique(return_counts=True)
+        ax.bar(values.numpy(), (counts / len(x)).numpy(), color=INK)
+        ax.set_ylabel("frequency")
+        return fig
+    ax.hist(x.numpy(), bins=_bins(x), density=True, color=INK, alpha=0.4, label="draws")
+    grid = _axis(x, 500)
+    curve = density(grid[:, None]).exp()
+    ax.plot(
+        grid.numpy(), (curve / torch.trapezoid(curve, grid)).numpy(), color=ACCENT, lw=1.2, label="target"
+    )
+    ax.legend(frameon=False, fontsize="small")
+    ax.set_ylabel("density")
     return fig
 
 
@@ -125,47 +145,38 @@ def _cells(columns: Mapping[str, Tensor]) -> Figure:
     counts = torch.bincount(index, minlength=width * height).reshape(width, height)
     fig = figure(4.4, 3.8)
     ax = fig.subplots()
-    edges = (low[0] - 0.5, low[0] + width - 0.5, low[1] - 0.5, low[1] + height - 0.5)
+    left, bottom = (low - 0.5).tolist()
     image = ax.imshow(
-        (counts / len(x)).T.numpy(), origin="lower", extent=[float(e) for e in edges], cmap="Blues"
+        (counts / len(x)).T.numpy(),
+        origin="lower",
+        extent=(left, left + width, bottom, bottom + height),
+        cmap="Blues",
     )
     fig.colorbar(image, ax=ax, label="frequency")
     ax.set(xlabel=first, ylabel=second)
     return fig
 
 
-def _plane(columns: Mapping[str, Tensor], target: Any) -> Figure:
-    """Points, over contours of the log-density where it can be evaluated on a grid."""
+def _plane(columns: Mapping[str, Tensor], density: Density | None, side: int = 100) -> Figure:
+    """Points, over contours of the log-density at 0.5, 1, 2, .. 16 nats below its top."""
     (first, x), (second, y) = columns.items()
     fig = figure(4.6, 4.4)
     ax = fig.subplots()
-    if target is not None:
-        _contours(ax, x, y, target)
+    if density is not None:
+        across, up = _axis(x, side), _axis(y, side)
+        value = density(torch.cartesian_prod(across, up)).reshape(side, side)
+        top = float(value[value.isfinite()].max())
+        levels = [top - gap for gap in (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)]
+        ax.contour(across.numpy(), up.numpy(), value.T.numpy(), levels, colors=INK, linewidths=0.6)
     ax.scatter(x.numpy(), y.numpy(), s=3, color=ACCENT, alpha=0.35, lw=0, rasterized=True)
     ax.set(xlabel=first, ylabel=second)
     return fig
 
 
-def _contours(ax: Any, x: Tensor, y: Tensor, target: Any, side: int = 120) -> None:
-    axes = []
-    for v in (x, y):
-        margin = 0.08 * (v.max() - v.min()) + 1e-9
-        axes.append(torch.linspace(float(v.min() - margin), float(v.max() + margin), side, dtype=v.dtype))
-    grid = torch.cartesian_prod(*axes).to(torch.get_default_dtype())
-    inside = target.measure.contains(grid)
-    value = torch.full((len(grid),), math.nan)
-    with torch.no_grad():
-        value[inside] = target.log_density(grid[inside]).float()
-    top = value[value.isfinite()].max()
-    levels = [float(top) - gap for gap in (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)]
-    ax.contour(
-        axes[0].numpy(),
-        axes[1].numpy(),
-        value.reshape(side, side).T.numpy(),
-        levels,
-        colors=INK,
-        linewidths=0.6,
-    )
+def _axis(x: Tensor, size: int) -> Tensor:
+    """Grid over the range of the draws, a little wider."""
+    margin = 0.08 * float(x.max() - x.min()) + 1e-9
+    return torch.linspace(float(x.min()) - margin, float(x.max()) + margin, size, dtype=x.dtype)
 
 
 def _pairs(columns: Mapping[str, Tensor]) -> Figure:
