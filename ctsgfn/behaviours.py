@@ -12,15 +12,17 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ctsgfn.balance import Balance
+from ctsgfn.balance import Balance, pieces
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.gradient import CHUNK
 from ctsgfn.kernel import Kernel, Law
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories, backtrack, rollout
@@ -143,7 +145,7 @@ def guided(guide: Callable[[GFlowNet[Any]], Kernel[Any]], rate: float = 1.0) -> 
     """
 
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
-        return rollout(gfn.space, Guided(gfn.forward_kernel, guide(gfn), rate), n)
+        return replace(rollout(gfn.space, Guided(gfn.forward_kernel, guide(gfn), rate), n), own=None)
 
     return behave
 
@@ -159,7 +161,7 @@ def epsilon_uniform(epsilon: float) -> Behaviour:
 
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         walker = diffuse(gfn.space.kappa).to(gfn.log_z)
-        return rollout(gfn.space, Guided(gfn.forward_kernel, walker, epsilon), n)
+        return replace(rollout(gfn.space, Guided(gfn.forward_kernel, walker, epsilon), n), own=None)
 
     return behave
 
@@ -179,6 +181,33 @@ def from_data(x: Any) -> Behaviour:
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         first: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
         rows = torch.randint(len(x), (n,), device=first.device)
-        return backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(x[rows]))
+        return walk_back(gfn, x[rows])
 
     return behave
+
+
+def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:
+    """Draw a fraction of every batch with the second behaviour, the rest with the first.
+
+    Raises:
+        InvalidInput: when the fraction is not in [0, 1].
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise InvalidInput(f"fraction must be in [0, 1], got {fraction!r}.")
+
+    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+        rest = int(n * fraction)
+        parts = [b(gfn, k) for b, k in ((first, n - rest), (second, rest)) if k]
+        return parts[0] if len(parts) == 1 else Trajectories.cat(parts)
+
+    return behave
+
+
+def walk_back(gfn: GFlowNet[Any], x: Any) -> Trajectories[Any]:
+    """Trajectories from s0 to given points, by the backward kernel; both densities recorded."""
+    walked = backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(x))
+    with torch.no_grad():
+        walked = replace(walked, seen=gfn.forward_kernel.encoder.observe(walked.states))
+        runs = pieces(gfn, walked, forward=True, backward=False, flow=False, stop=False, chunk=4 * CHUNK)
+        log_forward = [piece.log_forward for _, piece in runs if piece.log_forward is not None]
+    return replace(walked, log_forward=torch.cat(log_forward))

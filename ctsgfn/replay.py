@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, Remembers, on_policy
+from ctsgfn.behaviours import Behaviour, Remembers, on_policy, walk_back
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.mala import mala
 from ctsgfn.target import Target
-from ctsgfn.trajectories import Trajectories, backtrack
+from ctsgfn.trajectories import Trajectories
 
 Priority = Literal["uniform", "reward", "loss"]
 
@@ -97,7 +97,7 @@ class Replay:
         if old == 0 or self.memory.points is None:
             return new
         rows = self.memory.draw(old, self.priority != "uniform")
-        walked = backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(self.memory.points[rows]))
+        walked = walk_back(gfn, self.memory.points[rows])
         return Trajectories.cat([new, walked])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
@@ -226,7 +226,7 @@ class LocalSearch:
         if old == 0 or self.pool.points is None:
             return new
         rows = self.pool.draw(old, ranked=False)
-        walked = backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(self.pool.points[rows]))
+        walked = walk_back(gfn, self.pool.points[rows])
         return Trajectories.cat([new, walked])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:

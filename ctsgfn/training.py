@@ -42,8 +42,8 @@ def cosine(progress: float) -> float:
 class History:
     """What a training run did, step by step; ``plot()`` draws it.
 
-    ``ess`` is the effective fraction of a batch under its importance weights, NaN where the batch was
-    not drawn by the flow itself; ``floored`` is the fraction of the batch at the target's floor.
+    ``elbo`` and ``ess`` are of the part of a batch that the flow itself drew, and NaN where there is none;
+    ``floored`` is the fraction of the batch at the target's floor.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -160,7 +160,7 @@ def train(
                         "bounded penalty g= to the objective."
                     )
                 norm = run.update(clip_norm)
-                _record(history, loss, arrays, norm, target, behaviour in (on_policy, reparameterised))
+                _record(history, loss, arrays, norm, target, trajectories.own)
                 if isinstance(behaviour, Remembers):
                     behaviour.remember(gfn, trajectories, arrays)
                 if on_step is not None:
@@ -286,15 +286,16 @@ def _start_log_z(gfn: GFlowNet[Any], target: Target[Any], trajectories: Any) -> 
 
 
 def _record(
-    history: History, loss: Tensor, arrays: Balance, norm: float, target: Target[Any], own: bool
+    history: History, loss: Tensor, arrays: Balance, norm: float, target: Target[Any], own: Tensor | None
 ) -> None:
     log_weight = arrays.log_weight
+    log_weight = log_weight[:0] if own is None else log_weight[own]
     total = 2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)
     floor = target.floor if isinstance(target, Density) else None
     history.loss.append(float(loss))
-    history.log_z.append(float(arrays.log_z))
-    history.elbo.append(float(log_weight.mean()) if own else math.nan)
-    history.ess.append(float(total.exp()) / arrays.size if own else math.nan)
+    history.log_z.append(float(arrays.log_z.detach()))
+    history.elbo.append(float(log_weight.mean()))
+    history.ess.append(float(total.exp()) / max(1, len(log_weight)))
     history.grad_norm.append(norm)
     history.floored.append(0.0 if floor is None else float((arrays.log_reward <= floor).double().mean()))
 

@@ -33,6 +33,7 @@ class Trajectories(Generic[S]):
     log_forward: Tensor | None = None  # [M] log p_F of each edge, if known
     log_backward: Tensor | None = None  # [M] log p_B of each edge, 0 on sink edges, if known
     seen: Tensor | None = None  # [M, ..] what the forward encoder observed of each state, if anything
+    own: Tensor | None = None  # [N] bool: drawn by the kernel of ``log_forward`` itself; None for no
 
     def __len__(self) -> int:
         """N, the number of trajectories."""
@@ -71,7 +72,7 @@ class Trajectories(Generic[S]):
 
     def forget(self) -> Trajectories[S]:
         """The same trajectories without densities and observations: for reuse by another flow."""
-        return replace(self, log_forward=None, log_backward=None, seen=None)
+        return replace(self, log_forward=None, log_backward=None, seen=None, own=None)
 
     def select(self, which: Tensor) -> Trajectories[S]:
         """Keep the trajectories numbered in ``which`` ([K] long), in that order, repeats allowed."""
@@ -86,6 +87,7 @@ class Trajectories(Generic[S]):
             owner,
             self.last[rows],
             *[None if t is None else t[rows] for t in (self.log_forward, self.log_backward, self.seen)],
+            None if self.own is None else self.own[which],
         )
 
     @classmethod
@@ -107,6 +109,7 @@ class Trajectories(Generic[S]):
             together([p.log_forward for p in parts]),
             together([p.log_backward for p in parts]),
             together([p.seen for p in parts]),
+            torch.cat([torch.zeros_like(p.last[p.last]) if p.own is None else p.own for p in parts]),
         )
 
 
@@ -167,6 +170,7 @@ def _march(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) ->
         torch.stack(densities, dim=1).flatten(),
         None,
         seen,
+        torch.ones(n, dtype=torch.bool, device=device),
     )
 
 
@@ -202,6 +206,7 @@ def _wander(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) -
         torch.cat(densities)[order],
         None,
         torch.cat(observations)[order] if observations else None,
+        torch.ones_like(stops[0]),
     )
 
 

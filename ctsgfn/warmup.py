@@ -30,6 +30,7 @@ class WarmUp:
     log_z: float  # sequential Monte Carlo estimate, rough
     density_calls: int
     gradient_calls: int
+    differentiable: bool
 
 
 def warm_up(
