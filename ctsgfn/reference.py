@@ -130,9 +130,7 @@ class ReferenceKernel(Generic[S]):
         Raises:
             NoSuchEdge: naming the first edge that no branch, or more than one, has.
         """
-        owned = self.allowed(s)
-        if len(self.branches) > 1:
-            owned = owned & torch.stack([b.owns(s, t) for b in self.branches], dim=-1)
+        owned = self.allowed(s) & torch.stack([b.owns(s, t) for b in self.branches], dim=-1)
         bad = owned.sum(-1) != 1
         if skip is not None:
             bad = bad & ~skip

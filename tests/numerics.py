@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Measure, Product
 
@@ -73,14 +72,9 @@ def probes(x: Tensor, count: int, seed: int = 0) -> Tensor:
 
 
 def shaken(module: Any, size: float = 0.2) -> Any:
-    """A copy in float64 whose parameters have been moved at random: generic, not at its start."""
-    module = copy.deepcopy(module).double()
+    """The module itself, in float64, its parameters moved at random: generic, not at its start."""
+    module.double()
     with torch.no_grad():
         for p in module.parameters():
             p.add_(size * torch.randn_like(p))
     return module
-
-
-def float_copy(module: nn.Module, dtype: torch.dtype) -> Any:
-    """A copy in another dtype."""
-    return copy.deepcopy(module).to(dtype)
