@@ -57,7 +57,7 @@ def kde_log_density(samples: Tensor, at: Tensor, *, bandwidth: float = 0.1) -> T
     if samples.shape[1] != at.shape[1] or not bandwidth > 0:
         raise InvalidInput(
             f"the density of samples in {samples.shape[1]} dimensions was asked for at points in "
-            f"{at.shape[1]}, with bandwidth {bandwidth}: make the dimensions agree and the bandwidth positive."
+            f"{at.shape[1]} and with bandwidth {bandwidth}: the dimensions must agree, and it be positive."
         )
     rows = max(1, _PAIRS // len(samples))
     return torch.cat([(-_distances(some, samples) / bandwidth).logsumexp(1) for some in at.split(rows)])
