@@ -28,7 +28,10 @@ class Target(Protocol[X_contra]):
     Both are batched: ``log_density`` maps points [B, ..] to [B].
     """
 
-    measure: Any
+    @property
+    def measure(self) -> Any:
+        """What the log-density is a density against."""
+        ...
 
     def log_density(self, x: X_contra) -> Tensor:
         """Unnormalised log-density [B] of the points, against ``measure``."""
