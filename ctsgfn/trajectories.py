@@ -87,7 +87,7 @@ class Trajectories(Generic[S]):
             owner,
             self.last[rows],
             *[None if t is None else t[rows] for t in (self.log_forward, self.log_backward, self.seen)],
-            None if self.own is None else self.own[which],
+            own=None if self.own is None else self.own[which],
         )
 
     @classmethod

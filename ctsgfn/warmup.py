@@ -76,9 +76,8 @@ def warm_up(
     points, log_z = anneal(counted, fits, particles, differentiable)
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
-    return WarmUp(
-        points, location, cholesky(covariance), log_z, counted.density_calls, counted.gradient_calls
-    )
+    calls = counted.density_calls, counted.gradient_calls
+    return WarmUp(points, location, cholesky(covariance), log_z, *calls, differentiable)
 
 
 def _differentiable(target: Target[Tensor], x: Tensor) -> bool:
