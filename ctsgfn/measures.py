@@ -114,8 +114,9 @@ class Lebesgue:
         A chart or a sampler that works in the open box calls it on what it computed: the true
         coordinate lies inside, and rounding alone can have put it on a wall or just beyond.
         """
-        width = (self.high - self.low) if self.is_finite else 1.0
-        margin = torch.finfo(x.dtype).eps * max(width, abs(self.low) if self.is_finite else 0.0)
+        walls = [abs(wall) for wall in (self.low, self.high) if math.isfinite(wall)]
+        width = self.high - self.low if self.is_finite else 1.0
+        margin = torch.finfo(x.dtype).eps * max(width, *walls, 0.0)
         return x.clamp(self.low + margin, self.high - margin)
 
     def contains(self, x: Tensor) -> Tensor:
@@ -353,7 +354,7 @@ class Sum(Generic[T]):
         return " + ".join(str(p) for p in self.parts)
 
     def probe(self, n: int) -> tuple[T, Tensor]:
-        """Probe the parts in (as nearly as possible) equal shares, in random order."""
+        """Probe a part drawn evenly for each point, in random order."""
         counts = torch.bincount(torch.randint(len(self.parts), (n,)), minlength=len(self.parts))
         draws = [p.probe(int(c)) for p, c in zip(self.parts, counts, strict=True)]
         points: list[Any] = [x for x, _ in draws]

@@ -37,8 +37,9 @@ def _interval(low: float, high: float, nodes: int) -> tuple[Tensor, Tensor]:
         x = low + (high - low) * torch.sigmoid(2 * u)
         slope = (high - low) * (math.pi / 4) * t.cosh() / u.cosh().square()
     elif math.isfinite(low) or math.isfinite(high):
-        x = low + t.exp() if math.isfinite(low) else high - t.exp()
-        slope = t.exp()
+        distance = (t - (-t).exp()).exp()  # from the wall, approached double-exponentially
+        x = low + distance if math.isfinite(low) else high - distance
+        slope = distance * (1 + (-t).exp())
     else:
         x, slope = t.sinh(), t.cosh()
     inside = (x > low) & (x < high)
