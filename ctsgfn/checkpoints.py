@@ -68,8 +68,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"{path} is not a checkpoint, or was cut short (it holds no complete archive): use another "
                 "file, or delete it and save again."
             )
-        file.seek(0)
         try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()  # torch.load does not look at the checksums
+            file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a foreign archive provokes, it means the same thing
             raise BadCheckpoint(
@@ -77,7 +79,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"({(str(error).splitlines() or [type(error).__name__])[0][:120]}): use another file, or "
                 "delete it and save again."
             ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if damaged is not None:
+        raise BadCheckpoint(f"{path} is damaged, its part {damaged!r} fails its checksum: use another file.")
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "payload" not in content:
         raise BadCheckpoint(
             f"{path} holds something else than a checkpoint of ctsgfn: pass one that it saved."
         )

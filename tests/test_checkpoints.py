@@ -111,6 +111,20 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
+def test_a_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, PAYLOAD)
+    whole = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(whole), 23):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert same(load_checkpoint(path), PAYLOAD)
+        except BadCheckpoint:
+            noticed += 1
+    assert noticed > len(whole) / 23 / 2
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return (Path("exploded").touch, ())
