@@ -35,6 +35,7 @@ class Balance:
     log_flow: Tensor | None = None  # [M] log u, equal to log_z on source rows
     log_stop: Tensor | None = None  # [M] log p_F(s, s_f), -inf off X
     log_terminal: Tensor | None = None  # [M] log r of every state of X that was visited, -inf off X
+    log_inflow: Tensor | None = None  # [M] log of the flow into the state, -inf at the source
 
     @property
     def size(self) -> int:
@@ -58,6 +59,7 @@ class Wanted:
     flow: bool = False
     stop: bool = False
     terminal: bool = False
+    inflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Piece:
     log_backward: Tensor | None
     log_flow: Tensor | None
     log_stop: Tensor | None
+    log_inflow: Tensor | None
 
 
 def pieces(
@@ -78,11 +81,12 @@ def pieces(
     backward: bool,
     flow: bool,
     stop: bool,
+    inflow: bool = False,
     chunk: int | None,
 ) -> Iterator[tuple[slice, Piece]]:
     """Log-densities of the edges, run of rows by run of rows, with gradient where it is enabled."""
     rows = len(trajectories.owner)
-    source = trajectories.source if flow else None
+    source = trajectories.source
     step = rows if chunk is None else chunk
     if gfn.space.synchronous:  # whole trajectories: their rows line up
         step = max(1, step // gfn.space.horizon) * gfn.space.horizon
@@ -93,8 +97,10 @@ def pieces(
         log_forward, log_backward, log_stop = part(
             gfn, trajectories, where, forward=forward, backward=backward, stop=stop
         )
-        log_flow = gfn.log_u(trajectories.states[where], source[where]) if source is not None else None
-        yield where, Piece(log_forward, log_backward, log_flow, log_stop)
+        s = trajectories.states[where]
+        log_flow = gfn.log_u(s, source[where]) if flow else None
+        into = gfn.log_inflow(s, source[where]) if inflow else None
+        yield where, Piece(log_forward, log_backward, log_flow, log_stop, into)
 
 
 def _general(
@@ -178,7 +184,7 @@ def balance(
     use_forward = known_forward is not None and (not torch.is_grad_enabled() or known_forward.requires_grad)
     use_backward = known_backward is not None and not torch.is_grad_enabled()
     parts = []
-    if not (use_forward and use_backward) or wanted.flow or wanted.stop:
+    if not (use_forward and use_backward) or wanted.flow or wanted.stop or wanted.inflow:
         parts = [
             piece
             for _, piece in pieces(
@@ -188,6 +194,7 @@ def balance(
                 backward=not use_backward,
                 flow=wanted.flow,
                 stop=wanted.stop,
+                inflow=wanted.inflow,
                 chunk=chunk,
             )
         ]
@@ -210,6 +217,7 @@ def balance(
         log_flow=joined("log_flow") if wanted.flow else None,
         log_stop=joined("log_stop") if wanted.stop else None,
         log_terminal=_terminal(gfn, target, trajectories, log_reward) if wanted.terminal else None,
+        log_inflow=joined("log_inflow") if wanted.inflow else None,
     )
 
 

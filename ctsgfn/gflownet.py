@@ -6,6 +6,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput, MeasureMismatch
 from ctsgfn.kernel import Kernel
+from ctsgfn.measures import Counting
 from ctsgfn.space import Space
-from ctsgfn.states import S
+from ctsgfn.states import Jump, S
 
 
 class GFlowNet(nn.Module, Generic[S]):
@@ -72,6 +74,35 @@ class GFlowNet(nn.Module, Generic[S]):
                 "use an objective without it, such as trajectory_balance."
             )
         return torch.where(source, self.log_z, self.log_flow(s))
+
+    def log_inflow(self, s: S, source: Tensor) -> Tensor:
+        r"""Log of the flow into each state, :math:`\log \sum_{s \to s'} u(s)\, p_F(s, s')`, [B].
+
+        -inf at the source, which has no parents. One call of the forward kernel and one of the state
+        flow, on all parents at once.
+
+        Raises:
+            InvalidInput: when the parents of a state cannot be listed.
+        """
+        reference = self.space.kappa_b
+        branch = reference.branches[0]
+        if len(reference.branches) != 1 or not isinstance(branch.base, Counting):
+            raise InvalidInput(
+                f"flow matching sums over the parents of a state, and {reference.name} of {self.space.name} "
+                "does not list them (one branch with a Counting base): use detailed_balance instead."
+            )
+        inside = (reference.allowed(s) & ~source[:, None]).expand(-1, branch.base.size)
+        live = branch.live(s)
+        edges = inside if live is None else inside & live
+        row, atom = edges.nonzero(as_tuple=True)
+        child = s[row]
+        parent = branch.push(child, atom[:, None])
+        law = self.forward_kernel(parent)
+        into = law.log_density(Jump(child, torch.zeros_like(row, dtype=torch.bool)))
+        into = into + self.log_u(parent, self.space.progress(parent) == 0)
+        table = into.new_full(edges.shape, -math.inf).index_put((row, atom), into)
+        inner = (~source).nonzero().squeeze(-1)  # where every term is -inf, logsumexp has no gradient
+        return into.new_full((len(s),), -math.inf).index_copy(0, inner, table[inner].logsumexp(-1))
 
     def extra_repr(self) -> str:
         """Name of the space."""

@@ -26,7 +26,7 @@ from ctsgfn.trajectories import Trajectories
 CHUNK = 4096
 """Rows per recomputed run: the activations of a run stay in cache."""
 
-_ARRAYS = ("log_forward", "log_backward", "log_flow", "log_stop")
+_ARRAYS = ("log_forward", "log_backward", "log_flow", "log_stop", "log_inflow")
 
 
 def backpropagate(
@@ -71,9 +71,19 @@ def _recompute(
     stop = cotangents.get("log_stop") is not None and gfn.forward_kernel.trainable
     backward = cotangents.get("log_backward") is not None and gfn.backward_kernel.trainable
     flow = cotangents.get("log_flow") is not None
-    if not (forward or stop or backward or flow):
+    inflow = cotangents.get("log_inflow") is not None
+    if not (forward or stop or backward or flow or inflow):
         return
-    runs = pieces(gfn, trajectories, forward=forward, backward=backward, flow=flow, stop=stop, chunk=chunk)
+    runs = pieces(
+        gfn,
+        trajectories,
+        forward=forward,
+        backward=backward,
+        flow=flow,
+        stop=stop,
+        inflow=inflow,
+        chunk=chunk,
+    )
     for where, piece in runs:
         outputs, gradients = [], []
         for name in _ARRAYS:

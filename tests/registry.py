@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.categorical import Categorical
@@ -18,6 +19,7 @@ from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
+from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.networks import MLP, FeatureEncoder, StateFunction
@@ -45,6 +47,12 @@ def log_sum(space: Space[Any, Tensor], side: int, dim: int) -> float:
     """Log Z of ``ramp`` in closed form: the coordinates are independent."""
     del space
     return dim * float((0.5 * torch.arange(side, dtype=torch.float64)).logsumexp(0))
+
+
+def ladder() -> Space[Vertex, Tensor]:
+    """Seven vertices: paths of several lengths, a terminal state with children, one without."""
+    edges = [(0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5), (4, 6), (1, 6)]
+    return finite(edges, terminal=[3, 5, 6])
 
 
 def swirl(space: Space[Any, Tensor]) -> Density[Tensor]:
@@ -92,6 +100,12 @@ SPACES: dict[str, SpaceCase] = {
         kernels=lambda space: hypergrid_kernels(space, hidden=16),
         target=ramp,
         log_z=lambda space: log_sum(space, side=4, dim=2),
+    ),
+    "finite": SpaceCase(
+        space=ladder,
+        kernels=lambda space: tabular_kernels(explore(space)),
+        target=lambda space: rewards(space, [0.0, 1.0, 2.0]),
+        log_z=lambda space: math.log(1.0 + math.e + math.e**2),
     ),
     "torus": SpaceCase(
         space=lambda: torus(dim=2, steps=4),

@@ -18,14 +18,14 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "states seeding networks distributions diagnostics psis checkpoints ascent whitening",
+        "states penalties seeding networks distributions diagnostics psis checkpoints ascent whitening",
         "measures evidence",
         "reference target summary arviz_export",
         "kernel space coordinates counted mala plots",
         "gflownet trajectories diffuse gaussian_fits",
-        "balance annealing",  # the waist: below it measures and no loss, above it arrays and no measure
+        "balance annealing exact",  # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient behaviours importance warmup",
-        "replay training",
+        "replay training subtrajectories divergences",
         "sampler",
         "api",
     )
