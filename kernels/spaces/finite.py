@@ -55,6 +55,10 @@ class Neighbour(Branch[Vertex]):
         """Which vertices are neighbours, [B, n]."""
         return self.adjacency.to(s.vertex.device)[s.vertex]
 
+    def owns(self, s: Vertex, t: Vertex) -> Tensor:
+        """Which pairs are edges, [B]."""
+        return self.adjacency.to(s.vertex.device)[s.vertex, t.vertex]
+
     def any(self, s: Vertex) -> Tensor:
         """Whether there is a neighbour at all, [B, 1]."""
         return self.live(s).any(-1, keepdim=True)
