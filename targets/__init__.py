@@ -1,1 +1,34 @@
 """Unnormalised log-densities, with exact answers where they exist."""
+
+from ctsgfn.targets.banana import Banana
+from ctsgfn.targets.four_squares import FourSquares
+from ctsgfn.targets.funnel import Funnel, easy_funnel, hard_funnel
+from ctsgfn.targets.gaussian_grid import GaussianGrid, nine_gaussians, twenty_five_gaussians
+from ctsgfn.targets.gaussian_mixture import GaussianMixture, forty_gaussians
+from ctsgfn.targets.hypergrid_reward import HypergridReward
+from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
+from ctsgfn.targets.many_well import ManyWell
+from ctsgfn.targets.ring import Ring
+from ctsgfn.targets.student_mixture import StudentMixture
+from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
+
+__all__ = [
+    "Banana",
+    "FourSquares",
+    "Funnel",
+    "GaussianGrid",
+    "GaussianMixture",
+    "HypergridReward",
+    "LinearGaussian",
+    "ManyWell",
+    "Ring",
+    "StudentMixture",
+    "TorusSixModes",
+    "VonMisesProduct",
+    "easy_funnel",
+    "forty_gaussians",
+    "hard_funnel",
+    "linear_gaussian_toy",
+    "nine_gaussians",
+    "twenty_five_gaussians",
+]
