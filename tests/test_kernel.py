@@ -114,6 +114,7 @@ def test_dead_axes_and_atoms_change_the_measure() -> None:
     assert float(law.log_density(to(s, ON_LINE, [1.0, 0.0]))) == -math.inf
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("kind", [START, PARKED])
 def test_total_mass_is_one(kind: int) -> None:
     kernel = learned()

@@ -64,7 +64,7 @@ def hypergrid(dim: int, side: int) -> Space[Cell, Tensor]:
     Example:
         >>> space = hypergrid(2, 4)
         >>> space.horizon, str(space.points)
-        (8, 'counting measure on {0, .., 3} x counting measure on {0, .., 3}')
+        (7, 'counting measure on {0, .., 3} x counting measure on {0, .., 3}')
     """
     if dim < 1 or side < 2:
         raise InvalidInput(f"a hypergrid needs dim >= 1 and side >= 2, got dim={dim}, side={side}.")
@@ -93,7 +93,7 @@ def hypergrid(dim: int, side: int) -> Space[Cell, Tensor]:
             name="kappa_b of the hypergrid",
         ),
         progress=lambda s: s.cell.sum(-1).to(torch.get_default_dtype()),
-        horizon=dim * (side - 1) + 2,
+        horizon=dim * (side - 1) + 1,
         points=points,
         read=lambda s: s.cell,
         write=lambda x: Cell(x.round().long()),
