@@ -81,8 +81,11 @@ def test_walks_end_and_are_edges_both_ways(case: SpaceCase, dtype: torch.dtype) 
     home = backtrack(space, back, out.final)
     for walk in (out, home):
         assert int(walk.lengths.max()) <= space.horizon
+        assert float(space.progress(walk.states).max()) <= space.horizon - 1
         if space.synchronous:
+            assert space.kappa.sink is not None
             assert bool((walk.lengths == space.horizon).all())
+            assert torch.equal(space.kappa.sink(walk.states), walk.last)
         s, t = edges_of(walk)
         assert float((space.progress(t) - space.progress(s)).min()) >= 1 - 1e-4
         assert bool((space.progress(walk.states)[walk.source] == 0).all())
@@ -115,6 +118,7 @@ def test_nu_probes(case: SpaceCase) -> None:
     s, w = space.nu.probe(500)
     assert bool(space.nu.contains(s).all())
     torch.testing.assert_close(space.nu.log_probe(s).double(), -w)
+    assert float(space.progress(s).max()) <= space.horizon - 1
     home = backtrack(space, walker(case).backward_kernel, s)
     assert bool((space.progress(home.states)[home.source] == 0).all())
 
