@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -57,10 +58,41 @@ class CoordinateLaw(Distribution):
         with torch.no_grad():
             return self._one(sample_shape)
 
+    def sample_scored(self) -> tuple[Tensor, Tensor]:
+        """One draw per row and its log-density [B], where no gradient is recorded."""
+        a = self.draw()
+        return a, self.log_prob(a)
+
     def _one(self, sample_shape: Any) -> Tensor:
         if len(sample_shape):
             raise NotImplementedError(f"{type(self).__name__} draws once per row: repeat the states instead.")
         return self.draw()
+
+
+class _NormalLogDensity(torch.autograd.Function):
+    """Sum of log N(value; mean, exp(2 log_scale)) over the last axis, [B], with its gradient in closed form.
+
+    The formula is short, but as a graph of tensor operations it costs as much as a small network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """Density; keeps z = (value - mean) / scale and 1 / scale."""
+        inverse = log_scale.neg().exp_()
+        z = (value - mean).mul_(inverse)
+        ctx.save_for_backward(z, inverse)
+        return torch.addcmul(log_scale, z, z, value=0.5).sum(-1).neg_().sub_(z.shape[-1] * _HALF_LOG_TWO_PI)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Gradient: z / scale for the mean, z^2 - 1 for the log-scale."""
+        z, inverse = ctx.saved_tensors
+        column = gradient[:, None]
+        pulled = z * column
+        for_scale = torch.addcmul(-column, pulled, z)
+        for_mean = pulled.mul_(inverse)
+        return -for_mean if ctx.needs_input_grad[0] else None, for_mean, for_scale
 
 
 class DiagonalNormal(CoordinateLaw):
@@ -68,7 +100,7 @@ class DiagonalNormal(CoordinateLaw):
 
     Args:
         mean: [B, k].
-        scale: [B, k] or anything that broadcasts to it; None means 1.
+        log_scale: log sigma, [B, k] or anything that broadcasts to it; None means 0.
         live: [B, k] or [B, 1] bool, or None.
 
     Example:
@@ -79,9 +111,9 @@ class DiagonalNormal(CoordinateLaw):
 
     has_rsample = True
 
-    def __init__(self, mean: Tensor, scale: Tensor | None = None, live: Tensor | None = None) -> None:
+    def __init__(self, mean: Tensor, log_scale: Tensor | None = None, live: Tensor | None = None) -> None:
         super().__init__(*mean.shape)
-        self.loc, self.scale, self.live = mean, scale, live
+        self.loc, self.log_scale, self.live = mean, log_scale, live
 
     @property
     def mean(self) -> Tensor:
@@ -90,19 +122,67 @@ class DiagonalNormal(CoordinateLaw):
 
     def draw(self) -> Tensor:
         """Return mean + scale * standard normal, 0 on dead axes."""
+        return self._place(torch.randn_like(self.loc))
+
+    def sample_scored(self) -> tuple[Tensor, Tensor]:
+        """Draw without gradient; the noise gives the log-density without the mean."""
         noise = torch.randn_like(self.loc)
-        a = self.loc + (noise if self.scale is None else self.scale * noise)
-        return a if self.live is None else a * self.live
+        if self.live is not None:
+            noise = noise * self.live
+        return self._place(noise), self._log_density(noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, k]."""
+        if self.log_scale is not None and self.live is None and self.log_scale.shape == self.loc.shape:
+            return _NormalLogDensity.apply(value, self.loc, self.log_scale)  # type: ignore[no-untyped-call]
         z = value - self.loc
-        if self.scale is not None:
-            z = z / self.scale
-        each = -0.5 * z.square() - _HALF_LOG_TWO_PI
-        if self.scale is not None:
-            each = each - self.scale.log()
-        return (each if self.live is None else torch.where(self.live, each, 0.0)).sum(-1)
+        return self._log_density(z if self.log_scale is None else z * (-self.log_scale).exp())
+
+    def _place(self, noise: Tensor) -> Tensor:
+        a = self.loc + noise if self.log_scale is None else self.loc.addcmul(self.log_scale.exp(), noise)
+        return a if self.live is None else a * self.live
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        """Log-density [B] of the standardised coordinates z."""
+        if self.live is None and self.log_scale is None:
+            return z.square().sum(-1).mul(-0.5).sub(z.shape[-1] * _HALF_LOG_TWO_PI)
+        each = 0.5 * z.square() + _HALF_LOG_TWO_PI
+        if self.log_scale is not None:
+            each = each + self.log_scale
+        return -(each if self.live is None else each * self.live).sum(-1)
+
+
+class StandardNormal(CoordinateLaw):
+    r"""Independent standard normals on the live axes.
+
+    Args:
+        like: any tensor [B, ..] of the dtype and on the device of the draws.
+        width: k.
+        live: [B, k] or [B, 1] bool, or None.
+
+    Example:
+        >>> law = StandardNormal(torch.zeros(4, 1), 2, torch.tensor([[True], [True], [False], [False]]))
+        >>> [round(v, 4) for v in law.log_prob(torch.zeros(4, 2)).tolist()]
+        [-1.8379, -1.8379, 0.0, 0.0]
+    """
+
+    has_rsample = True
+
+    def __init__(self, like: Tensor, width: int, live: Tensor | None = None) -> None:
+        super().__init__(len(like), width)
+        self.like, self.live = like, live
+
+    def draw(self) -> Tensor:
+        """Return standard normals, 0 on dead axes."""
+        noise = self.like.new_empty(len(self.like), self.event_shape[0]).normal_()
+        return noise if self.live is None else noise * self.live
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density [B] at [B, k]."""
+        if self.live is None or self.live.shape[-1] == 1:  # whole rows: mask the sum, not each term
+            whole = value.square().sum(-1).mul(-0.5).sub(value.shape[-1] * _HALF_LOG_TWO_PI)
+            return whole if self.live is None else whole * self.live[:, 0]
+        return -((0.5 * value.square() + _HALF_LOG_TWO_PI) * self.live).sum(-1)
 
 
 class UniformBox(CoordinateLaw):
@@ -127,7 +207,8 @@ class UniformBox(CoordinateLaw):
     def log_prob(self, value: Tensor) -> Tensor:
         """Minus the log-volume inside the box, -inf outside, [B]."""
         inside = (value >= self.low) & (value <= self.high)
-        each = torch.where(inside, -math.log(self.high - self.low), -math.inf).to(self.like.dtype)
+        level = self.like.new_full((), -math.log(self.high - self.low))  # a number would be float32
+        each = torch.where(inside, level, -math.inf)
         return (each if self.live is None else torch.where(self.live, each, 0.0)).sum(-1)
 
 
