@@ -58,18 +58,18 @@ class GaussianGrid:
         return self.spacing * (k - 0.5 * (self.side - 1))
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Log of each component along each axis, up to a constant: [B, dim, side]."""
-        return (x.unsqueeze(-1) - self._centres(x)).square() * (-0.5 / self.variance)
+        """Log of each component along each axis, up to a constant: [side, B, dim]."""
+        return (x - self._centres(x)[:, None, None]).square() * (-0.5 / self.variance)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log r [B] at points [B, dim]."""
         constant = math.log(self.side) + 0.5 * math.log(2 * math.pi * self.variance)
-        return self._logits(x).logsumexp(-1).sum(-1) - self.dim * constant
+        return self._logits(x).logsumexp(0).sum(-1) - self.dim * constant
 
     def score(self, x: Tensor) -> Tensor:
         """Gradient [B, dim] of log r: along each axis, towards the mean of the centres."""
         x = x.detach()
-        return (self._logits(x).softmax(-1) @ self._centres(x) - x) / self.variance
+        return (torch.tensordot(self._centres(x), self._logits(x).softmax(0), 1) - x) / self.variance
 
     @property
     def modes(self) -> Tensor:

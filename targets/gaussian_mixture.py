@@ -62,20 +62,20 @@ class GaussianMixture:
         return Lebesgue(self.modes.shape[1])
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Log of weight times Gaussian, up to a term that is the same for all modes: [B, K]."""
-        slope = self.modes.T / self.scale**2
+        """Log of weight times Gaussian, up to a term that is the same for all modes: [K, B]."""
+        slope = self.modes / self.scale**2
         offset = self.weights.log() - 0.5 * self.modes.square().sum(-1) / self.scale**2
-        return torch.addmm(offset.to(x), x, slope.to(x))
+        return torch.addmm(offset.unsqueeze(-1).to(x), slope.to(x), x.T)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log r [B] at points [B, d]."""
         constant = x.shape[-1] * math.log(self.scale * math.sqrt(2 * math.pi))
-        return self._logits(x).logsumexp(-1) - 0.5 * x.square().sum(-1) / self.scale**2 - constant
+        return self._logits(x).logsumexp(0) - 0.5 * x.square().sum(-1) / self.scale**2 - constant
 
     def score(self, x: Tensor) -> Tensor:
         """Gradient [B, d] of log r: towards the mean of the modes under their responsibilities."""
         x = x.detach()
-        return (self._logits(x).softmax(-1) @ self.modes.to(x) - x) / self.scale**2
+        return ((self.modes.to(x).T @ self._logits(x).softmax(0)).T - x) / self.scale**2
 
     def sample(self, n: int) -> Tensor:
         """Draw n points [n, d]."""

@@ -58,21 +58,21 @@ class StudentMixture:
         return Lebesgue(self.dim)
 
     def _kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances [B, K, d] from the modes, and log of each component up to a constant, [B, K]."""
-        away = x.unsqueeze(1) - self.modes.to(x)
+        """Distances [K, B, d] from the modes, and log of each component up to a constant, [K, B]."""
+        away = x - self.modes.to(x).unsqueeze(1)
         return away, -0.5 * (self.degrees + 1) * (away.square() / self.degrees).log1p().sum(-1)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log r [B] at points [B, dim]."""
         nu = self.degrees
         constant = math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2) + 0.5 * math.log(nu * math.pi)
-        return self._kernel(x)[1].logsumexp(-1) - self.dim * constant - math.log(self.components)
+        return self._kernel(x)[1].logsumexp(0) - self.dim * constant - math.log(self.components)
 
     def score(self, x: Tensor) -> Tensor:
         """Gradient [B, dim] of log r."""
         away, logits = self._kernel(x.detach())
         slope = -(self.degrees + 1) * away / (self.degrees + away.square())
-        return (logits.softmax(-1).unsqueeze(-1) * slope).sum(1)
+        return (logits.softmax(0).unsqueeze(-1) * slope).sum(0)
 
     def sample(self, n: int) -> Tensor:
         """Draw n points [n, dim]."""
