@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from ctsgfn.diffuse import Diffuse, diffuse
 from ctsgfn.errors import InvalidInput
-from ctsgfn.gflownet import GFlowNet
-from ctsgfn.kernel import Kernel
+from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum
-from ctsgfn.networks import MLP, FeatureEncoder, StateFunction, zero_init
+from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -216,14 +215,16 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
 
 def box_kernels(
     space: Space[Spot, Any],
+    *,
     hidden: int = 128,
     layers: int = 4,
     components: int = 4,
     first_components: int = 8,
+    harmonics: int = 8,
     learned_backward: bool = True,
     tied: bool = False,
-) -> GFlowNet[Spot]:
-    """Beta mixtures on the charts of the Box: free parameters at s0, networks elsewhere.
+) -> tuple[Kernel[Spot], Kernel[Spot]]:
+    r"""Beta mixtures on the charts of the Box: free parameters at s0, networks elsewhere.
 
     Args:
         space: a box.
@@ -231,31 +232,36 @@ def box_kernels(
         layers: hidden layers of each network.
         components: mixture components on the arcs.
         first_components: mixture components on the first disc.
+        harmonics: the networks also see the waves of ``box_encoder``.
         learned_backward: learn p_B; otherwise it is uniform on the arcs.
         tied: p_B shares all but its output layer with p_F.
 
+    Returns:
+        The forward and the backward kernel.
+
     Example:
-        >>> gfn = box_kernels(box(), hidden=8)
-        >>> gfn.forward_kernel(gfn.space.source(1)).log_mass.tolist()
+        >>> space = box()
+        >>> forward, backward = box_kernels(space, hidden=8)
+        >>> forward(space.source(1)).log_mass.tolist()
         [[0.0, -inf, -inf]]
     """
+    torso = box_encoder(space, hidden, layers, harmonics)
+    first, later = BetaMixture(2, first_components, 0), BetaMixture(1, components, hidden)
+    forward = Kernel(space.kappa, torso, [first, later], gate=zero_init(nn.Linear(hidden, 3)))
+    if not learned_backward:
+        return forward, diffuse(space.kappa_b)
+    other = torso if tied else box_encoder(space, hidden, layers, harmonics)
+    heads: list[Head] = [Diffuse(Atom()), BetaMixture(1, components, hidden)]
+    return forward, Kernel(space.kappa_b, other, heads)
 
-    def encoder() -> FeatureEncoder:
-        network = MLP(space.width, hidden, layers, activation=nn.LeakyReLU)
-        return FeatureEncoder(space.features, network, hidden)
 
-    torso = encoder()
-    forward = Kernel(
-        space.kappa,
-        torso,
-        [BetaMixture(2, first_components, 0), BetaMixture(1, components, hidden)],
-        gate=zero_init(nn.Linear(hidden, 3)),
-    )
-    backward = diffuse(space.kappa_b)
-    if learned_backward:
-        backward = Kernel(
-            space.kappa_b,
-            torso if tied else encoder(),
-            [Diffuse(Atom()), BetaMixture(1, components, hidden)],
-        )
-    return GFlowNet(space, forward, backward, log_flow=StateFunction(encoder()))
+def box_encoder(space: Space[Spot, Any], hidden: int, layers: int, harmonics: int) -> FeatureEncoder:
+    r"""Network on the features and on :math:`\sin \pi k x_i, \cos \pi k x_i`, k = 1 .. harmonics."""
+    order = range(1, harmonics + 1)
+
+    def features(s: Spot) -> Tensor:
+        angles = torch.cat([math.pi * k * s.x for k in order], -1)
+        return torch.cat([space.features(s), angles.sin(), angles.cos()], -1)
+
+    network = MLP(space.width + 4 * harmonics, hidden, layers, activation=nn.LeakyReLU)
+    return FeatureEncoder(features, network, hidden)
