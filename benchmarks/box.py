@@ -121,7 +121,7 @@ def run(objective: str, seed: int, steps: int) -> None:
     SCRATCH.mkdir(exist_ok=True)
     name = f"box_{objective}_seed{seed}" + ("" if steps == LATE else f"_{steps}")
     log, checkpoint = SCRATCH / f"{name}.log.json", SCRATCH / f"{name}.pt"
-    target = FourSquares()
+    target, revision = FourSquares(), commit()
     with seeded(seed):
         gfn = build()
     record: dict[str, Any] = json.loads(log.read_text()) if log.exists() else {"curve": {}, "cpu": {}}
@@ -166,7 +166,7 @@ def run(objective: str, seed: int, steps: int) -> None:
     truth = target.log_density(torch.cartesian_prod(line, line)).exp().unflatten(0, (100, 100)).double()
     truth = truth / truth.mean()
     result = {
-        "claim": f"JSD at most {LIMITS[objective][0]} at 450,000, {LIMITS[objective][1]} at 2.4 M trajectories",
+        "claim": "JSD at 450,000 and 2.4 M trajectories at most {} and {}".format(*LIMITS[objective]),
         "objective": objective,
         "seed": seed,
         "delta": 0.25,
@@ -185,7 +185,7 @@ def run(objective: str, seed: int, steps: int) -> None:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {platform.system()}, one thread",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": commit(),
+        "commit": revision,
     }
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: result[k] for k in ("jsd_450k", "jsd_2.4M", "evidence", "total_mass")}, indent=1))
