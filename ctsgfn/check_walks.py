@@ -1,0 +1,147 @@
+"""Checks along walks: what one kernel can do the other can undo, and every walk ends in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctsgfn.diffuse import diffuse
+from ctsgfn.extreme import ENDS, extreme
+from ctsgfn.measures import Counting
+from ctsgfn.probing import ROUNDING, gap, never_stopping, steady
+from ctsgfn.reference import describe
+from ctsgfn.report import Result
+from ctsgfn.space import Space
+from ctsgfn.trajectories import Trajectories, backtrack, rollout
+
+ROWS = 200_000
+"""States that one set of walks may visit."""
+
+
+def walkers(space: Space[Any, Any], n: int) -> int:
+    """How many walks to draw: n, or fewer where they are long."""
+    return max(200, min(n, ROWS // space.horizon))
+
+
+def support(space: Space[Any, Any], n: int) -> Result:
+    """Reachability (Def. 1, eq. 1): each kernel scores the other's walks, and all of nu leads to s0.
+
+    Along diffuse walks from s0, every step has a finite log p_B and stays in the support of nu; along
+    diffuse walks back from nu-probes, every step has a finite log p_F, and s0 is reached.
+    """
+    remedy = (
+        "allowed, live and owns must open an edge in kappa exactly where they open it in kappa_b (never "
+        "close a branch by a tolerance), and nu must cover exactly the states that s0 leads to"
+    )
+    forward, backward = diffuse(space.kappa).double(), diffuse(space.kappa_b).double()
+    count = walkers(space, n)
+    out = rollout(replace(space, synchronous=False), forward, count)
+    home = backtrack(space, backward, space.nu.probe(count)[0])
+    ahead_s, ahead_t = _moves(out)
+    home_s, home_t = _moves(home)
+    starts = home.states[home.source]
+    problems = {
+        "steps of walks from s0 without a density backwards": ~backward(ahead_t).log_density_to(ahead_s).isfinite(),
+        "states visited outside the support of nu": ~space.nu.contains(out.states),
+        "steps back from nu-probes without a density forwards": ~forward(home_s).log_density_to(home_t).isfinite(),
+        "walks back that end at progress 0, yet not at s0": gap(
+            space.source(len(starts)).like(forward.anchor), starts
+        )
+        > ROUNDING,
+        "steps whose log-density differs from that of their draw": (
+            forward(out.states).log_density(out.jumps) - _known(out.log_forward)
+        ).abs()
+        > ROUNDING,
+    }
+    text, bad = max(problems.items(), key=lambda item: float(item[1].double().mean()))
+    if bool(bad.any()):
+        return Result("support", "FAIL", f"{int(bad.sum())} of {len(bad)} {text}", "0", remedy)
+    found = f"{len(ahead_s)} steps out and {len(home_s)} back, all of them edges of both kernels"
+    return Result("support", "pass", found, "no exception")
+
+
+def _known(log_density: Tensor | None) -> Tensor:
+    assert log_density is not None  # a rollout keeps the densities of its draws
+    return log_density
+
+
+def _moves(walks: Trajectories[Any]) -> tuple[Any, Any]:
+    """Both ends of every edge between states."""
+    move = (~walks.last).nonzero().squeeze(-1)
+    return walks.states[move], walks.states[move + 1]
+
+
+def absorbing(space: Space[Any, Any], n: int) -> Result:
+    """Every walk ends within the horizon, because progress rises by at least 1 along every edge.
+
+    Walks: diffuse, diffuse but never stopping where anything else is open, and never stopping with
+    coordinates at the ends of their range. Also: kappa_b is closed at s0, something is open at every
+    other state, and the flags ``forced`` and ``synchronous`` say the truth.
+    """
+    remedy = (
+        "progress must be 0 at s0, rise by at least 1 along every edge and stay below horizon: correct "
+        "progress, horizon, sink or the flags forced and synchronous"
+    )
+    probes, _ = space.nu.probe(min(n, 20_000))
+    problem = _state_problem(space, probes) or _source_problem(space)
+    lengths = []
+    for walks in _walks(space, n):
+        s, t = _moves(walks)
+        rise = (space.progress(t) - space.progress(s)).double()
+        top = space.progress(walks.states).double()
+        if problem is None and bool((~(rise >= 1 - ROUNDING)).any()):
+            row = int((~(rise >= 1 - ROUNDING)).nonzero()[0])
+            problem = f"progress rises by {float(rise[row]):.6g} from {describe(s, row)} to {describe(t, row)}"
+        if problem is None and bool((~(top <= space.horizon - 1 + ROUNDING)).any()):
+            problem = f"progress reaches {float(top.max()):.6g} with a horizon of {space.horizon}"
+        problem = problem or _state_problem(space, walks.states)
+        lengths += [int(walks.lengths.min()), int(walks.lengths.max())]
+    if problem is None and space.synchronous and min(lengths) < space.horizon:
+        problem = f"a synchronous space has a walk of {min(lengths)} edges, not {space.horizon}"
+    if problem is not None:
+        return Result("absorbing", "FAIL", problem, "a rise of at least 1, at most horizon - 1", remedy)
+    return Result("absorbing", "pass", f"longest walk {max(lengths)} edges", f"{space.horizon}")
+
+
+def _walks(space: Space[Any, Any], n: int) -> Iterator[Trajectories[Any]]:
+    stepwise = replace(space, synchronous=False)
+    count = walkers(space, n)
+    yield rollout(stepwise, diffuse(space.kappa).double(), count)
+    yield rollout(stepwise, steady(space), count)
+    for end in ENDS:
+        yield rollout(stepwise, extreme(never_stopping(space.kappa), end), max(200, count // 4))
+
+
+def _state_problem(space: Space[Any, Any], s: Any) -> str | None:
+    """What is wrong with the masses at some state, if anything."""
+    away = s[space.progress(s) > 0]
+    for reference, states in ((space.kappa, s), (space.kappa_b, away)):
+        is_open = reference.open(states)
+        count = is_open.sum(-1)
+        if bool((count == 0).any()):
+            row = int((count == 0).nonzero()[0])
+            return f"{reference.name} has nothing open at {describe(states, row)}"
+        if reference.forced and bool((count != 1).any()):
+            row = int((count != 1).nonzero()[0])
+            return f"{reference.name} is called forced, but has {int(count[row])} open at {describe(states, row)}"
+        for i, branch in enumerate(reference.branches):
+            rows = is_open[:, i].nonzero().squeeze(-1)
+            live = branch.live(states[rows]) if isinstance(branch.base, Counting) and len(rows) else None
+            if live is not None and bool((~live.any(-1)).any()):
+                row = int(rows[(~live.any(-1)).nonzero()[0]])
+                return f"{type(branch).__name__} of {reference.name} is open without an atom at {describe(states, row)}"
+    return None
+
+
+def _source_problem(space: Space[Any, Any]) -> str | None:
+    """What is wrong at s0, if anything."""
+    s0 = space.source(1).like(torch.empty(0, dtype=torch.float64))
+    if float(space.progress(s0)) != 0:
+        return f"progress is {float(space.progress(s0)):.6g} at s0, not 0"
+    if bool(space.kappa_b.open(s0).any()):
+        return f"{space.kappa_b.name} has an edge out of s0"
+    return None

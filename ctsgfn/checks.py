@@ -1,0 +1,141 @@
+"""The validator: the hypotheses of the theory as nine executable checks.
+
+Everything the theory asks of a space is an integral or holds edge by edge, and ``Measure.probe``
+turns integrals into sums.
+
+References:
+    A theory of continuous generative flow networks (Lahlou et al., 2023), arXiv 2301.12594, Def. 1-7.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ctsgfn.check_charts import charts
+from ctsgfn.check_flow import Probed, evidence, gradients
+from ctsgfn.check_mass import normalisation
+from ctsgfn.check_pairing import pairing, read_write
+from ctsgfn.check_target import target_itself
+from ctsgfn.check_walks import absorbing, support
+from ctsgfn.errors import CtsgfnError, InvalidInput, MeasureMismatch
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.objectives import Objective, detailed_balance, trajectory_balance
+from ctsgfn.probing import default_dtype
+from ctsgfn.report import Report, Result
+from ctsgfn.seeding import seeded
+from ctsgfn.space import Space
+from ctsgfn.target import HasLogZ, Target
+
+STATISTICAL = 4
+"""Checks that hold z-scores against a limit: pairing, normalisation, evidence, read_write."""
+
+
+def check(
+    space: Space[Any, Any],
+    target: Target[Any] | None = None,
+    gfn: GFlowNet[Any] | None = None,
+    *,
+    objectives: Sequence[Objective] | None = None,
+    log_z: float | None = None,
+    n: int = 20_000,
+    seed: int = 0,
+    false_alarm: float = 1e-4,
+) -> Report:
+    r"""Test a space, and optionally a target and a flow on it, against the hypotheses of the theory.
+
+    The checks, by name:
+
+    - ``pairing``: :math:`\nu \otimes \kappa = \nu \otimes \kappa_b` on pairs of states (eq. 4).
+    - ``charts``: pull inverts push; weights are Jacobians.
+    - ``normalisation``: laws have mass 1, and draws follow their density.
+    - ``support``: each kernel scores the other's walks, and all of nu leads back to s0.
+    - ``absorbing``: every walk ends within the horizon; the flags say the truth.
+    - ``evidence``: E[r p_B / p_F] = Z with untrained kernels, end to end. Without a target whose log Z
+      is known, on the law that ``points`` is probed with.
+    - ``gradients``: every parameter receives a finite gradient (needs ``gfn``).
+    - ``read_write``: read and write are inverse, and carry nu on X to ``points``.
+    - ``target``: measure, support, batching, dtype, known log Z (needs ``target``).
+
+    Runs in float64 on the CPU; the default dtype, torch's generators and the flow stay as they were.
+
+    Args:
+        space: the space.
+        target: a target on it.
+        gfn: a flow on it.
+        objectives: those whose gradients are checked; by default trajectory balance and, for a flow
+            with ``log_flow``, detailed balance.
+        log_z: the target's log Z where it is known and the target does not say it.
+        n: probes per check (ten times as many for the pairing, whose steps are single).
+        seed: of the probes.
+        false_alarm: probability that a correct space fails some statistical check.
+
+    Raises:
+        MeasureMismatch: when the flow lives on another space.
+        InvalidInput: when n or false_alarm make no sense.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> report = check(hypergrid(2, 3), n=2000)
+        >>> report.ok, report["pairing"].verdict, report["target"].verdict
+        (True, 'pass', 'skipped')
+    """
+    if n < 1000:
+        raise InvalidInput(f"check needs n >= 1000 probes to tell right from wrong, got n={n}.")
+    if not 0.0 < false_alarm < 0.5:
+        raise InvalidInput(f"false_alarm must be a probability in (0, 0.5), got {false_alarm}.")
+    if gfn is not None and gfn.space is not space:
+        raise MeasureMismatch(
+            f"the flow lives on {gfn.space.name!r}, another object than the space {space.name!r} given to "
+            "check: pass gfn.space."
+        )
+    share = false_alarm / STATISTICAL
+    fits = target is not None and target.measure == space.points
+    known = log_z
+    if known is None and isinstance(target, HasLogZ):
+        known = float(target.log_z)
+    probed = Probed(space.points)
+    if target is None or not fits or known is None:
+        judge: Target[Any] = probed
+        judge_log_z = 0.0
+    else:
+        judge, judge_log_z = target, known
+    with default_dtype(torch.float64), torch.no_grad():
+        flow = None if gfn is None else copy.deepcopy(gfn).double()
+        steps: list[tuple[str, Callable[[], Result] | str]] = [
+            ("pairing", lambda: pairing(space, 10 * n, share)),
+            ("charts", lambda: charts(space, n)),
+            ("normalisation", lambda: normalisation(space, flow, n, share)),
+            ("support", lambda: support(space, n)),
+            ("absorbing", lambda: absorbing(space, n)),
+            ("evidence", lambda: evidence(space, judge, judge_log_z, n, share)),
+            ("gradients", "no flow was given"),
+            ("read_write", lambda: read_write(space, n, share)),
+            ("target", "no target was given"),
+        ]
+        if flow is not None:
+            learner = target if target is not None and fits else probed
+            losses = _default_objectives(flow) if objectives is None else objectives
+            steps[6] = ("gradients", lambda: gradients(flow, learner, losses))
+        if target is not None:
+            steps[8] = ("target", lambda: target_itself(space, target, known, n))
+        results = [_run(name, step, seed) for name, step in steps]
+    return Report(space.name, tuple(results))
+
+
+def _default_objectives(gfn: GFlowNet[Any]) -> list[Objective]:
+    return [trajectory_balance] + ([detailed_balance] if gfn.log_flow is not None else [])
+
+
+def _run(name: str, step: Callable[[], Result] | str, seed: int) -> Result:
+    """One check from the seed; the library's own errors are its failure, anything else is raised."""
+    if isinstance(step, str):
+        return Result(name, "skipped", step)
+    with seeded(seed):
+        try:
+            return step()
+        except CtsgfnError as error:
+            return Result(name, "FAIL", f"{type(error).__name__}: {error}")
