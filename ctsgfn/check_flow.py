@@ -45,9 +45,7 @@ class Probed:
         return self.measure.probe(n)[0]
 
 
-def evidence(
-    space: Space[Any, Any], target: Target[Any], log_z: float, n: int, false_alarm: float
-) -> Result:
+def evidence(space: Space[Any, Any], target: Target[Any], log_z: float, n: int, false_alarm: float) -> Result:
     r"""For any matched kernels :math:`E_{p_F}[r\,p_B / p_F] = Z`; here for the untrained diffuse ones.
 
     The plain mean may have no variance, even on a correct space. So the identity is held in bounded
@@ -87,9 +85,7 @@ WALKS = 64
 """Trajectories behind each gradient."""
 
 
-def gradients(
-    gfn: GFlowNet[Any], target: Target[Any], objectives: Sequence[Objective]
-) -> Result:
+def gradients(gfn: GFlowNet[Any], target: Target[Any], objectives: Sequence[Objective]) -> Result:
     """Every trainable parameter receives a finite gradient, from every objective that depends on it.
 
     An objective may leave whole parts of a flow alone (trajectory balance the flow of states, VarGrad
@@ -106,15 +102,15 @@ def gradients(
     for objective in objectives:
         label = getattr(objective, "__name__", "objective")
         fresh.zero_grad(set_to_none=True)
-        walks = rollout(
-            fresh.space, fresh.forward_kernel, WALKS, reparameterised=objective.reparameterised
-        )
+        walks = rollout(fresh.space, fresh.forward_kernel, WALKS, reparameterised=objective.reparameterised)
         with torch.enable_grad():
             backpropagate(fresh, target, walks, objective, wanted=objective.wanted)
         got = {name for name, p in named.items() if p.grad is not None}
         wild = [name for name in sorted(got) if not bool(_gradient(named[name]).isfinite().all())]
         if wild:
-            return Result("gradients", "FAIL", f"{label}: the gradient of {wild[0]} is not finite", "", remedy)
+            return Result(
+                "gradients", "FAIL", f"{label}: the gradient of {wild[0]} is not finite", "", remedy
+            )
         for part in {name.split(".")[0] for name in got}:
             missed = sorted(n for n in named if n.split(".")[0] == part and n not in got)
             if missed:

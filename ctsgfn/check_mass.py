@@ -25,9 +25,7 @@ STATES = 24
 """States at which masses are integrated."""
 
 
-def normalisation(
-    space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, false_alarm: float
-) -> Result:
+def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, false_alarm: float) -> Result:
     r"""Masses and branch integrals: :math:`p(s, s_f) + \int p(s, s')\,\kappa(s, ds') = 1`.
 
     By quadrature at a few states, where every branch open there has at most two continuous axes; and,

@@ -83,8 +83,12 @@ def read_write(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
     written = space.write(x)
     finals = rollout(space, diffuse(space.kappa).double(), min(n, 2000)).final
     trips = {
-        "write(read(s)) differs from s at nu-probes": _worst(space.write(space.read(s[terminal])), s[terminal]),
-        "write(read(s)) differs from s where diffuse walks end": _worst(space.write(space.read(finals)), finals),
+        "write(read(s)) differs from s at nu-probes": _worst(
+            space.write(space.read(s[terminal])), s[terminal]
+        ),
+        "write(read(s)) differs from s where diffuse walks end": _worst(
+            space.write(space.read(finals)), finals
+        ),
         "read(write(x)) differs from x": _worst(space.read(written), x),
     }
     for text, worst in trips.items():

@@ -20,9 +20,7 @@ AGREEMENT = 1e-9
 """Largest relative difference between a batch and its rows one at a time."""
 
 
-def target_itself(
-    space: Space[Any, Any], target: Target[Any], log_z: float | None, n: int
-) -> Result:
+def target_itself(space: Space[Any, Any], target: Target[Any], log_z: float | None, n: int) -> Result:
     """The measure is that of the space; the density is finite on it, batched, and in the dtype of its points.
 
     A known log Z is compared with quadrature where the measure has at most two continuous axes.

@@ -45,9 +45,13 @@ def support(space: Space[Any, Any], n: int) -> Result:
     home_s, home_t = _moves(home)
     starts = home.states[home.source]
     problems = {
-        "steps of walks from s0 without a density backwards": ~backward(ahead_t).log_density_to(ahead_s).isfinite(),
+        "steps of walks from s0 without a density backwards": ~backward(ahead_t)
+        .log_density_to(ahead_s)
+        .isfinite(),
         "states visited outside the support of nu": ~space.nu.contains(out.states),
-        "steps back from nu-probes without a density forwards": ~forward(home_s).log_density_to(home_t).isfinite(),
+        "steps back from nu-probes without a density forwards": ~forward(home_s)
+        .log_density_to(home_t)
+        .isfinite(),
         "walks back that end at progress 0, yet not at s0": gap(
             space.source(len(starts)).like(forward.anchor), starts
         )
@@ -95,7 +99,9 @@ def absorbing(space: Space[Any, Any], n: int) -> Result:
         top = space.progress(walks.states).double()
         if problem is None and bool((~(rise >= 1 - ROUNDING)).any()):
             row = int((~(rise >= 1 - ROUNDING)).nonzero()[0])
-            problem = f"progress rises by {float(rise[row]):.6g} from {describe(s, row)} to {describe(t, row)}"
+            problem = (
+                f"progress rises by {float(rise[row]):.6g} from {describe(s, row)} to {describe(t, row)}"
+            )
         if problem is None and bool((~(top <= space.horizon - 1 + ROUNDING)).any()):
             problem = f"progress reaches {float(top.max()):.6g} with a horizon of {space.horizon}"
         problem = problem or _state_problem(space, walks.states)

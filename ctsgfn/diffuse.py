@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ctsgfn.distributions import DiagonalNormal, Independent, MaskedCategorical, Point, UniformBox
+from ctsgfn.distributions import Independent, MaskedCategorical, Point, StandardNormal, UniformBox
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Measure, Product
@@ -54,10 +54,9 @@ def _law(base: Measure[Tensor], context: Tensor, live: Tensor | None) -> Distrib
     if isinstance(base, Haar):
         return UniformBox(context.new_zeros(len(context), base.dim), -torch.pi, torch.pi, live)
     if isinstance(base, Lebesgue):
-        zeros = context.new_zeros(len(context), base.dim)
         if base.is_finite:
-            return UniformBox(zeros, base.low, base.high, live)
-        return DiagonalNormal(zeros, None, live)
+            return UniformBox(context.new_zeros(len(context), base.dim), base.low, base.high, live)
+        return StandardNormal(context, base.dim, live)
     if isinstance(base, Product):
         if live is not None:
             raise InvalidInput(f"a live mask on {base} is ambiguous: use one branch per factor.")

@@ -10,11 +10,12 @@ For trajectories drawn by the policy, with weights :math:`w = r\,p_B / p_F`,
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, UnreliableEstimate
 from ctsgfn.psis import checked, convergence_rate, effective_sample_size, psis
 
 
@@ -24,6 +25,14 @@ class Evidence:
 
     ``upper_bound`` is None without samples of the target; it is the only part of this record that
     sees mass which the policy never visits.
+
+    Example:
+        >>> import torch
+        >>> e = estimate_evidence(torch.cat([torch.zeros(30), torch.full((970,), -9.0)]))
+        >>> e.reliable, round(e.log_z, 2), round(e.ess_count, 1)
+        (False, -3.5, 30.2)
+        >>> e.reasons[0]
+        'the effective sample size is 3 % of the draws, below 10 %'
     """
 
     log_z: float  # log mean weight: the estimate
@@ -48,6 +57,15 @@ class Evidence:
     def ess_count(self) -> float:
         """Effective number of draws."""
         return self.ess * self.n
+
+    def warn_unless_reliable(self, what: str, stacklevel: int = 3) -> None:
+        """Emit ``UnreliableEstimate`` with the reasons, if there are any; ``what`` opens the sentence."""
+        if not self.reliable:
+            warnings.warn(
+                f"{what} not reliable: {'; '.join(self.reasons)}. Train longer, or use a richer kernel.",
+                UnreliableEstimate,
+                stacklevel=stacklevel,
+            )
 
     def __str__(self) -> str:
         rows = [

@@ -37,6 +37,10 @@ class Importance(Generic[S, X]):
     Args:
         gfn: the flow.
         target: the target, in the flow's coordinates; points come and go in the user's.
+
+    Raises:
+        InvalidInput: from its methods, when a size is not a whole number of at least 1, or a point is
+            outside the support.
     """
 
     gfn: GFlowNet[S]
@@ -49,10 +53,12 @@ class Importance(Generic[S, X]):
 
     def draw(self, n: int) -> X:
         """Draw n points from the policy."""
+        whole("n", n)
         return stack([self._ends(self._walk(k)) for k in self._chunks(n)])
 
     def weigh(self, n: int) -> tuple[X, Tensor]:
         """Draw n points from the policy, with their log-weights [n] (float64, not normalised)."""
+        whole("n", n)
         points, weights = [], []
         for k in self._chunks(n):
             walk = self._walk(k)
@@ -73,6 +79,7 @@ class Importance(Generic[S, X]):
 
     def log_density(self, x: X, n: int) -> Tensor:
         """Log-density [B] of the policy's points, from n backward trajectories each."""
+        whole("n", n)
         z, log_det = self.coordinates.encode(self._like_flow(x))
         finals = self.gfn.space.write(z)
         rows = torch.arange(len(finals), device=self.gfn.forward_kernel.anchor.device)
@@ -128,3 +135,9 @@ class Importance(Generic[S, X]):
 def stack(parts: list[Any]) -> Any:
     """Points of several chunks as one batch."""
     return torch.cat(parts) if isinstance(parts[0], Tensor) else type(parts[0]).cat(parts)
+
+
+def whole(name: str, value: int, least: int = 1) -> None:
+    """Refuse a size that is not a whole number of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ctsgfn.distributions import choose
+from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput, MeasureMismatch, NoSuchEdge
 from ctsgfn.measures import Measure
 from ctsgfn.networks import Encoder
@@ -223,8 +223,8 @@ class Law(Generic[S]):
             s = self.s if rows is None else self.s[rows]
             context = self.context if rows is None else self.context[rows]
             law: Distribution = head(context, s, branch.live(s))
-            a = law.rsample() if reparameterised else law.sample()
-            log_density = law.log_prob(a) - branch.log_weight(s, a)
+            a, log_density = _drawn(law, reparameterised)
+            log_density = log_density - branch.log_weight(s, a)
             moved = branch.push(s, a)
             if rows is None:
                 return moved, log_density
@@ -251,3 +251,11 @@ class Law(Generic[S]):
                 return log_density
             out = out.index_add(0, rows, log_density)
         return out
+
+
+def _drawn(law: Distribution, reparameterised: bool) -> tuple[Tensor, Tensor]:
+    """One draw per row, and its log-density [B]."""
+    if isinstance(law, CoordinateLaw) and not torch.is_grad_enabled():
+        return law.sample_scored()
+    a: Tensor = law.rsample() if reparameterised else law.sample()
+    return a, law.log_prob(a)

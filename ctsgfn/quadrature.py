@@ -40,9 +40,7 @@ def rule(measure: Measure[Tensor], nodes: int) -> tuple[Tensor, Tensor] | None:
     x, w = torch.zeros(1, 0, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     for axis in axes:
         more, weight = _line(axis, nodes)
-        x = torch.cat(
-            [x.repeat_interleave(len(more), 0), more.repeat(len(x)).unsqueeze(-1)], dim=-1
-        )
+        x = torch.cat([x.repeat_interleave(len(more), 0), more.repeat(len(x)).unsqueeze(-1)], dim=-1)
         w = (w.unsqueeze(-1) * weight).flatten()
     return (x.long() if x.shape[-1] and all(isinstance(a, Counting) for a in axes) else x), w
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic
 from torch import Tensor
 
 from ctsgfn.checkpoints import load_checkpoint, restore, save_checkpoint
-from ctsgfn.errors import BadCheckpoint, InvalidInput, UnreliableEstimate
+from ctsgfn.errors import BadCheckpoint
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.importance import Importance
+from ctsgfn.importance import Importance, whole
 from ctsgfn.psis import psis, systematic
 from ctsgfn.seeding import seeded
 from ctsgfn.states import S, X
@@ -41,6 +40,20 @@ class Sampler(Generic[S, X]):
 
     Raises:
         MeasureMismatch: when the target is a density against another measure than the space's.
+
+    Example:
+        >>> import torch
+        >>> from ctsgfn.diffuse import diffuse
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> from ctsgfn.target import as_target
+        >>> space = hypergrid(2, 3)
+        >>> gfn = GFlowNet(space, diffuse(space.kappa), diffuse(space.kappa_b))  # not trained
+        >>> sampler = Sampler(gfn, as_target(lambda x: -x.double().sum(-1), space.points))
+        >>> tuple(sampler.sample(5, seed=0).shape), tuple(sampler.posterior(7, seed=0)["x"].shape)
+        ((5, 2), (7, 2))
+        >>> exact = 2 * torch.tensor([0.0, -1.0, -2.0]).logsumexp(0)
+        >>> abs(float(sampler.log_evidence(4096, seed=0) - exact)) < 0.1
+        True
     """
 
     gfn: GFlowNet[S]
@@ -64,7 +77,6 @@ class Sampler(Generic[S, X]):
         Raises:
             InvalidInput: when n < 1, as in every method.
         """
-        _whole("n", n)
         with seeded(seed):
             return self._importance.draw(n)
 
@@ -88,7 +100,7 @@ class Sampler(Generic[S, X]):
             UnreliableEstimate: when the weights of the pool cannot be trusted.
         """
         x, _, evidence = self._resampled(n, pool, seed)
-        _warn(evidence, "the resampled draws are")
+        evidence.warn_unless_reliable("the resampled draws are")
         return x
 
     def posterior(self, n: int, *, pool: int | None = None, seed: int | None = None) -> dict[str, Tensor]:
@@ -101,7 +113,7 @@ class Sampler(Generic[S, X]):
             UnreliableEstimate: see ``resample``.
         """
         x, _, evidence = self._resampled(n, pool, seed)
-        _warn(evidence, "the posterior draws are")
+        evidence.warn_unless_reliable("the posterior draws are")
         return self._named(x)
 
     # ---------------------------------------------------------------- densities and evidence
@@ -122,7 +134,6 @@ class Sampler(Generic[S, X]):
         Raises:
             InvalidInput: when n < 1, or a point is outside the support.
         """
-        _whole("n", n)
         with seeded(seed):
             return self._importance.log_density(x, n).to(self.gfn.log_z.dtype)
 
@@ -150,7 +161,7 @@ class Sampler(Generic[S, X]):
         Warns:
             UnreliableEstimate: when the diagnostics say that log Z cannot be trusted.
         """
-        _whole("n", n, least=2)
+        whole("n", n, least=2)
         with seeded(seed):
             if samples is None and isinstance(self._original, HasSamples):
                 samples = self._original.sample(n)
@@ -165,7 +176,7 @@ class Sampler(Generic[S, X]):
             max_pareto_k=max_pareto_k,
             max_gap=max_gap,
         )
-        _warn(result, "the evidence is")
+        result.warn_unless_reliable("the evidence is")
         return result
 
     def log_evidence(self, n: int = 4096, *, seed: int | None = None) -> Tensor:
@@ -179,10 +190,10 @@ class Sampler(Generic[S, X]):
         Warns:
             UnreliableEstimate: when the weights cannot be trusted.
         """
-        _whole("n", n, least=2)
+        whole("n", n, least=2)
         x, log_weight = self._weigh(n, seed)
         evidence = self._judge(log_weight)
-        _warn(evidence, "the summary is")
+        evidence.warn_unless_reliable("the summary is")
         return summarise(self._named(x), psis(log_weight).log_weight, evidence)
 
     def plot(self, n: int = 4096, *, seed: int | None = None) -> Figure:
@@ -190,7 +201,7 @@ class Sampler(Generic[S, X]):
         from ctsgfn.plots import plot_draws
 
         x, _, evidence = self._resampled(n, None, seed)
-        _warn(evidence, "the draws in the figure are")
+        evidence.warn_unless_reliable("the draws in the figure are")
         return plot_draws(self._named(x), self._original)
 
     def to_arviz(self, n: int = 4096, *, pool: int | None = None, seed: int | None = None) -> Any:
@@ -202,7 +213,7 @@ class Sampler(Generic[S, X]):
         from ctsgfn.arviz_export import to_arviz
 
         x, log_weight, evidence = self._resampled(n, pool, seed)
-        _warn(evidence, "the exported draws are")
+        evidence.warn_unless_reliable("the exported draws are")
         return to_arviz(
             self._named(x), {"lp": self._original.log_density(x), "log_weight": log_weight}, evidence
         )
@@ -239,7 +250,6 @@ class Sampler(Generic[S, X]):
 
     # ---------------------------------------------------------------- inside
     def _weigh(self, n: int, seed: int | None) -> tuple[X, Tensor]:
-        _whole("n", n)
         with seeded(seed):
             return self._importance.weigh(n)
 
@@ -250,9 +260,9 @@ class Sampler(Generic[S, X]):
 
     def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
         """Resampled points, their log-weights, and what the weights of their pool are worth."""
-        _whole("n", n)
+        whole("n", n)
         size = max(2 * n, 4096) if pool is None else pool
-        _whole("pool", size, least=2)
+        whole("pool", size, least=2)
         with seeded(seed):
             points: Any
             points, log_weight = self._importance.weigh(size)
@@ -282,17 +292,3 @@ def _read(path: str | Path) -> dict[str, Any]:
             f"{path} is a checkpoint of kind {saved.get('kind')!r}: pass one that Sampler.save wrote."
         )
     return saved
-
-
-def _warn(evidence: Evidence, what: str) -> None:
-    if not evidence.reliable:
-        warnings.warn(
-            f"{what} not reliable: {'; '.join(evidence.reasons)}. Train longer, or use a richer kernel.",
-            UnreliableEstimate,
-            stacklevel=3,
-        )
-
-
-def _whole(name: str, value: int, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")

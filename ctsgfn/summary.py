@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctsgfn.errors import InvalidInput
 from ctsgfn.evidence import Evidence
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -29,14 +30,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table that prints itself; ``rows`` holds the numbers, by name with ``summary[name]``."""
+    """A table that prints itself; ``rows`` holds the numbers, by name with ``summary[name]``.
+
+    Raises:
+        InvalidInput: when there is no row of the name asked for.
+
+    Example:
+        >>> from ctsgfn.evidence import estimate_evidence
+        >>> w = torch.zeros(100)
+        >>> table = summarise({"a": torch.arange(100.0)}, w - w.logsumexp(0), estimate_evidence(w))
+        >>> print(str(table).splitlines()[1])
+        a         49.5      28.9      4.50      49.5      94.5      2.89       100
+    """
 
     rows: tuple[Row, ...]
     evidence: Evidence
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of that name."""
-        return next(row for row in self.rows if row.name == name)
+        names = [row.name for row in self.rows]
+        if name not in names:
+            raise InvalidInput(f"the summary has no row {name!r}: it has {', '.join(names)}.")
+        return self.rows[names.index(name)]
 
     def __str__(self) -> str:
         width = max([4, *(len(row.name) for row in self.rows)])

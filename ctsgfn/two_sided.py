@@ -103,9 +103,7 @@ def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
     return Comparison(largest, z_limit(false_alarm, count), count, float(effective[0]))
 
 
-def _moments(
-    f: Tensor, log_odds: Tensor, log_weight: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments(f: Tensor, log_odds: Tensor, log_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean of f sigmoid(log_odds), the variance of that mean, and sums of |terms| and their squares."""
     g = f * log_odds.sigmoid().unsqueeze(-1)
     if log_weight is None:
@@ -119,7 +117,9 @@ def _moments(
 
 def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
     """The constant, random cosines at several wavelengths, and the groups: [n, T] on each side."""
-    pooled = torch.cat([left.features[left.log_ratio > -math.inf], right.features[right.log_ratio < math.inf]])
+    pooled = torch.cat(
+        [left.features[left.log_ratio > -math.inf], right.features[right.log_ratio < math.inf]]
+    )
     width = pooled.shape[-1]
     centre = pooled.median(0).values if len(pooled) else pooled.new_zeros(width)
     spread = (pooled - centre).abs().mean(0) if len(pooled) else pooled.new_zeros(width)

@@ -84,7 +84,7 @@ def sliced(space: Space[Any, Tensor]) -> GFlowNet[Any]:
 
 SPACES: dict[str, SpaceCase] = {
     "diffusion": SpaceCase(
-        space=lambda: diffusion(2, steps=4),
+        space=lambda: diffusion(2, steps=4, sigma=1.5),
         kernels=sliced,
         target=bell,
         log_z=lambda space: log_bell(2),
@@ -137,7 +137,7 @@ HEADS: dict[str, HeadCase] = {
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
     "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),
-    "langevin_step": HeadCase(lambda width: LangevinStep(2, width), live=True),
+    "langevin_step": HeadCase(lambda width: LangevinStep(GaussianStep(2, width - 2)), live=True),
     "widened": HeadCase(lambda width: Widened(GaussianStep(2, width), 1.5), live=True),
     "spline_flow": HeadCase(lambda width: spline_flow(1, width, transforms=2, hidden=16)),
 }

@@ -125,6 +125,6 @@ class LangevinEncoder(Encoder):
         """Context, [B, hidden + d]."""
         if seen is None:
             seen = self.observe(s)
-        a, b = self.gains(s.step).unbind(-1)
-        drift = seen * a[:, None] + s.x * (b / self.scale)[:, None]
+        a, b = self.gains(s.step).split(1, dim=-1)
+        drift = (seen * a).addcmul(s.x, b * (1 / self.scale))
         return torch.cat([self.inner(s, None), drift], dim=-1)

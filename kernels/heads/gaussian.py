@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -23,7 +23,7 @@ class GaussianStep(Head):
     r"""Normal step near the reference process, which it is at the start.
 
     .. math::
-        a \sim N\bigl(\epsilon(s)\, \mu(c),\; \mathrm{diag}\, e^{\beta \tanh \rho(c)}\bigr)
+        a \sim N\bigl(\epsilon(s)\, \mu(c),\; \mathrm{diag}\, e^{\beta \tanh(\rho(c) / 2)}\bigr)
 
     Both :math:`\mu` and :math:`\rho` are linear in the context c and 0 at the start.
 
@@ -37,6 +37,7 @@ class GaussianStep(Head):
         InvalidInput: when the bound is not positive.
 
     Example:
+        >>> import torch
         >>> head = GaussianStep(2, width=4)
         >>> round(float(head(torch.ones(1, 4), None, None).log_prob(torch.zeros(1, 2))), 4)
         -1.8379
@@ -57,41 +58,44 @@ class GaussianStep(Head):
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> DiagonalNormal:
         """Law of the coordinates, [B, d]."""
-        return self.step(self.output(context), None, s, live)
+        return self.near(context, None, s, live)
 
-    def step(self, output: Tensor, drift: Tensor | None, s: Any, live: Tensor | None) -> DiagonalNormal:
-        """Normal from the linear layer's output [B, d or 2 d] and a drift to add to the mean."""
-        dim = self.dim
-        mean, scale = output, None
+    def near(self, context: Tensor, drift: Tensor | None, s: Any, live: Tensor | None) -> DiagonalNormal:
+        """Law with a drift [B, d] added to mu."""
+        output, log_scale = self.output(context), None
+        mean: Tensor = output
         if self.bound is not None:
-            mean, raw = output.split(dim, dim=-1)
-            scale = (raw.tanh() * (0.5 * self.bound)).exp()
+            mean, raw = output.split(self.dim, dim=-1)
+            log_scale = (raw.sigmoid() - 0.5) * self.bound
         if drift is not None:
             mean = mean + drift
         if self.pace is not None:
             mean = mean * self.pace(s)
-        return DiagonalNormal(mean, scale, live)
+        return DiagonalNormal(mean, log_scale, live)
 
 
-class LangevinStep(GaussianStep):
+class LangevinStep(Head):
     """A Gaussian step whose context ends with a drift [B, d] that is added to its mean.
 
     Args:
-        dim: d.
-        width: width of the context, the drift included.
-        pace: states -> [B, 1]; None for 1.
-        log_variance_bound: how far the log-variance can leave 0; None keeps it at 0.
+        step: a Gaussian step on the rest of the context.
+
+    Example:
+        >>> import torch
+        >>> head = LangevinStep(GaussianStep(2, width=4))
+        >>> context = torch.cat([torch.ones(1, 4), torch.tensor([[3.0, 4.0]])], dim=-1)
+        >>> head(context, None, None).mean.tolist()
+        [[3.0, 4.0]]
     """
 
-    def __init__(
-        self, dim: int, width: int, *, pace: Pace | None = None, log_variance_bound: float | None = 1.0
-    ) -> None:
-        super().__init__(dim, width - dim, pace=pace, log_variance_bound=log_variance_bound)
+    def __init__(self, step: GaussianStep) -> None:
+        super().__init__()
+        self.base, self.step = step.base, step
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> DiagonalNormal:
         """Law of the coordinates, [B, d]."""
-        hidden, drift = context.split([context.shape[-1] - self.dim, self.dim], dim=-1)
-        return self.step(self.output(hidden), drift, s, live)
+        hidden, drift = context.split([context.shape[-1] - self.step.dim, self.step.dim], dim=-1)
+        return self.step.near(hidden, drift, s, live)
 
 
 class Widened(Head):
@@ -116,8 +120,8 @@ class Widened(Head):
         law = self.head(context, s, live)
         if not isinstance(law, DiagonalNormal):
             raise InvalidInput(f"Widened needs a head with a normal law, got {type(law).__name__}.")
-        scale = torch.full_like(law.loc[:1], self.factor) if law.scale is None else law.scale * self.factor
-        return DiagonalNormal(law.loc, scale, law.live)
+        wider = law.loc.new_full((1, law.loc.shape[-1]), math.log(self.factor))
+        return DiagonalNormal(law.loc, wider if law.log_scale is None else law.log_scale + wider, law.live)
 
 
 def widened(kernel: Kernel[Any], factor: float) -> Kernel[Any]:

@@ -52,21 +52,25 @@ class Step(Branch[Slice]):
     def __init__(self, dim: int, grid: TimeGrid, direction: int) -> None:
         self.base = Lebesgue(dim)
         self.dim, self.grid, self.direction = dim, grid, direction
-        self.table = "ahead" if direction > 0 else "back"
+        self.table = grid.ahead if direction > 0 else grid.back
 
     def push(self, s: Slice, a: Tensor) -> Slice:
         """Return factor x + std a, one slice on."""
-        c = self.grid.rows(self.table, s.step, s.x)
-        return Slice(s.x * c[:, :1] + a * c[:, 1:2], s.step + self.direction)
+        factor, std, *_ = self.table.rows(s.step, s.x)
+        return Slice((s.x * factor).addcmul(std, a), s.step + self.direction)
 
     def pull(self, s: Slice, t: Slice) -> Tensor:
         """Return (x' - factor x) / std, and 0 where the axes are dead."""
-        c = self.grid.rows(self.table, s.step, s.x)
-        return (t.x - s.x * c[:, :1]) * c[:, 2:3]
+        factor, _, inverse, *_ = self.table.rows(s.step, s.x)
+        return t.x.addcmul(s.x, factor, value=-1.0) * inverse
 
     def log_weight(self, s: Slice, a: Tensor) -> Tensor:
         """Return dim log std: the reference measure is Lebesgue measure of x', [B]."""
-        return self.grid.rows(self.table, s.step, a)[:, 3] * self.dim
+        return self.table.rows(s.step, a)[3].squeeze(-1) * self.dim
+
+    def pace(self, s: Slice) -> Tensor:
+        """Root of the step's share of the whole variance, std / sigma, [B, 1]."""
+        return self.table.rows(s.step, s.x)[4]
 
     def live(self, s: Slice) -> Tensor | None:
         """All axes, but none on the way back to s0: [B, 1]."""
@@ -239,25 +243,21 @@ def diffusion_kernels(
         >>> forward.trainable, backward.trainable
         (True, False)
     """
-    chart = space.kappa.branches[0]
-    if not isinstance(chart, Step):
+    chart, bridge = space.kappa.branches[0], space.kappa_b.branches[0]
+    if not (isinstance(chart, Step) and isinstance(bridge, Step)):
         raise InvalidInput(f"space {space.name!r} is not time-sliced: build it with diffusion(..).")
     dim, grid = chart.dim, chart.grid
     waves = time_waves(torch.arange(grid.steps + 1) / grid.steps)
 
-    def pace(s: Slice) -> Tensor:
-        return grid.rows("pace", s.step, s.x)
-
     bound = 1.0 if learned_variance else None
     encoder: Encoder = SlicedEncoder(dim, waves, grid.sigma, hidden, layers)
-    head: Head
+    step = GaussianStep(dim, hidden, pace=chart.pace, log_variance_bound=bound)
+    head: Head = step
     if langevin and target is not None:
         encoder = LangevinEncoder(encoder, target, dim, waves, grid.sigma, clip)
-        head = LangevinStep(dim, encoder.width, pace=pace, log_variance_bound=bound)
-    else:
-        head = GaussianStep(dim, encoder.width, pace=pace, log_variance_bound=bound)
+        head = LangevinStep(step)
     forward = Kernel(space.kappa, encoder, [head])
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
-    bridge = GaussianStep(dim, hidden, pace=pace, log_variance_bound=bound)
-    return forward, Kernel(space.kappa_b, SlicedEncoder(dim, waves, grid.sigma, hidden, layers), [bridge])
+    correction = GaussianStep(dim, hidden, pace=bridge.pace, log_variance_bound=bound)
+    return forward, Kernel(space.kappa_b, SlicedEncoder(dim, waves, grid.sigma, hidden, layers), [correction])

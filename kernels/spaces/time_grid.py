@@ -56,29 +56,45 @@ class TimeGrid:
             variance.append(a * a * variance[-1] + n * n)
         self.variance = torch.tensor(variance, dtype=torch.float64)  # [T + 1]
         shrink = self.variance[:-1] / self.variance[1:]
-        nowhere = torch.full((1, 4), math.nan, dtype=torch.float64)  # no step leaves T, none enters s0
-        ahead = torch.stack([carried, std, 1 / std, std.log()], dim=-1)
-        back_std = std * shrink.sqrt()
-        home = torch.zeros(1, 4, dtype=torch.float64)  # one step after s0 the way back has no freedom
-        back = torch.stack([carried * shrink, back_std, 1 / back_std, back_std.log()], dim=-1)
-        self._tables = {
-            "ahead": torch.cat([ahead, nowhere]),
-            "back": torch.cat([nowhere, home, back[1:]]),
-            "pace": torch.cat([std, std[-1:]])[:, None] / self.variance[-1].sqrt(),
-        }
-        self._placed: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        nowhere = torch.full((1, 5), math.nan, dtype=torch.float64)  # no step leaves T, none enters s0
+        home = torch.zeros(1, 5, dtype=torch.float64)  # one step after s0 the way back has no freedom
+        ahead, back = self._columns(carried, std), self._columns(carried * shrink, std * shrink.sqrt())
+        self.ahead = StepTable(torch.cat([ahead, nowhere]))
+        self.back = StepTable(torch.cat([nowhere, home, back[1:]]))
+
+    def _columns(self, factor: Tensor, std: Tensor) -> Tensor:
+        return torch.stack([factor, std, 1 / std, std.log(), std / self.sigma], dim=-1)
 
     @property
     def sigma(self) -> float:
         """Standard deviation of each coordinate at the end."""
         return math.sqrt(float(self.variance[-1]))
 
-    def rows(self, table: str, step: Tensor, like: Tensor) -> Tensor:
-        """Rows [B, 4] (factor, std, 1 / std, log std) of ``ahead`` or ``back``, or [B, 1] of ``pace``."""
-        key = (table, like.dtype, like.device)
+
+class StepTable:
+    """Coefficients of one direction: factor, std, 1 / std, log std, and std / sigma (the pace).
+
+    Args:
+        table: [T + 1, 5] in float64; row t belongs to the step that leaves slice t.
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        self._placed: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._last: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
+
+    def rows(self, step: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+        """The five coefficients, [B, 1] each, of the steps [B], in the dtype of ``like``.
+
+        The chart, its weight and the head ask in turn for the same rows: the last ones are kept.
+        """
+        key = (like.dtype, like.device)
         if key not in self._placed:
-            self._placed[key] = self._tables[table].to(like.device, like.dtype)
-        return self._placed[key].index_select(0, step)
+            self._placed[key] = self.table.to(like.device, like.dtype)
+        table = self._placed[key]
+        if self._last is None or self._last[0] is not step or self._last[1] is not table:
+            self._last = (step, table, table.index_select(0, step).split(1, dim=-1))
+        return self._last[2]
 
 
 def uniform_clock(steps: int, total: float = 1.0) -> list[float]:
