@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ctsgfn.errors import InvalidInput, MeasureMismatch
 from ctsgfn.kernel import Kernel
 from ctsgfn.measures import Counting
+from ctsgfn.networks import MLP, FeatureEncoder, StateFunction
 from ctsgfn.space import Space
 from ctsgfn.states import Jump, S
 
@@ -107,6 +108,23 @@ class GFlowNet(nn.Module, Generic[S]):
     def extra_repr(self) -> str:
         """Name of the space."""
         return f"space={self.space.name!r}"
+
+
+def state_flow(space: Space[Any, Any], *, hidden: int = 64, layers: int = 2) -> StateFunction:
+    """A network for log u(s) on the features of a space: what detailed balance asks for.
+
+    Args:
+        space: the space.
+        hidden: width of the network.
+        layers: its hidden layers.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> space = hypergrid(2, 4)
+        >>> tuple(state_flow(space, hidden=8)(space.source(5)).shape)
+        (5,)
+    """
+    return StateFunction(FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden))
 
 
 class ForwardLooking(nn.Module):

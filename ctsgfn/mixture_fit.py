@@ -81,8 +81,8 @@ def fit_mixture(x: Tensor, start: Mixture, *, most: int = 64) -> Mixture:
         InvalidInput: with fewer than 10 points.
 
     Example:
-        >>> x = torch.cat([torch.randn(500, 1) - 5, torch.randn(500, 1) + 5]).double()
-        >>> one = Mixture(torch.ones(1).double(), torch.zeros(1, 1).double(), 5 * torch.ones(1, 1, 1).double())
+        >>> x = torch.cat([torch.randn(500, 1) - 5, torch.randn(500, 1) + 5])
+        >>> one = Mixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))
         >>> bool(fit_mixture(x, one).log_prob(x).mean() > -2.3)
         True
     """

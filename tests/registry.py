@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.exact import explore
-from ctsgfn.gflownet import GFlowNet
+from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.flows import spline_flow
@@ -22,7 +22,6 @@ from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornste
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
-from ctsgfn.networks import MLP, FeatureEncoder, StateFunction
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 
@@ -75,11 +74,15 @@ def log_bell(dim: int) -> float:
     return 0.5 * dim * math.log(math.pi)
 
 
+def flow(kernels: Callable[..., Any], space: Space[Any, Any], **options: Any) -> GFlowNet[Any]:
+    """The default kernels of a space, and a network for log u."""
+    return GFlowNet(space, *kernels(space, **options), log_flow=state_flow(space, hidden=16))
+
+
 def sliced(space: Space[Any, Tensor]) -> GFlowNet[Any]:
     """A time-sliced space with small learned kernels, a learned bridge, the score of ``bell`` and log u."""
     forward, backward = diffusion_kernels(space, bell(space), hidden=16, learned_backward=True)
-    encoder = FeatureEncoder(space.features, MLP(space.width, 16), 16)
-    return GFlowNet(space, forward, backward, StateFunction(encoder))
+    return GFlowNet(space, forward, backward, state_flow(space, hidden=16))
 
 
 SPACES: dict[str, SpaceCase] = {
@@ -97,7 +100,7 @@ SPACES: dict[str, SpaceCase] = {
     ),
     "hypergrid": SpaceCase(
         space=lambda: hypergrid(2, 4),
-        kernels=lambda space: hypergrid_kernels(space, hidden=16),
+        kernels=lambda space: flow(hypergrid_kernels, space, hidden=16),
         target=ramp,
         log_z=lambda space: log_sum(space, side=4, dim=2),
     ),
@@ -109,7 +112,7 @@ SPACES: dict[str, SpaceCase] = {
     ),
     "torus": SpaceCase(
         space=lambda: torus(dim=2, steps=4),
-        kernels=lambda space: torus_kernels(space, hidden=16, layers=2, components=3),
+        kernels=lambda space: flow(torus_kernels, space, hidden=16, layers=2, components=3),
         target=swirl,
         log_z=lambda space: log_swirl(2),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from registry import flow
 from torch import Tensor
 
 from ctsgfn.balance import Balance, Wanted, balance
@@ -68,7 +69,7 @@ def test_totals_are_sums_over_trajectories() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 6, 100])
 def test_chunks_change_nothing(chunk: int) -> None:
-    gfn = hypergrid_kernels(hypergrid(2, 2), hidden=8).double()
+    gfn = flow(hypergrid_kernels, hypergrid(2, 2), hidden=8).double()
     wanted = Wanted(flow=True, stop=True, terminal=True)
     with torch.no_grad():
         whole = balance(gfn, height(gfn), WALK, wanted=wanted)
@@ -79,7 +80,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
 
 def test_chunks_of_synchronous_spaces_hold_whole_trajectories() -> None:
     space = torus(1, steps=3)
-    gfn = torus_kernels(space, hidden=8, layers=1, components=2).double()
+    gfn = flow(torus_kernels, space, hidden=8, layers=1, components=2).double()
     target = as_target(lambda x: x.cos().sum(-1), space.points)
     walk = rollout(space, gfn.forward_kernel, 7).forget()
     with torch.no_grad():
@@ -105,7 +106,7 @@ def test_targets_that_are_not_finite_are_refused() -> None:
 
 def test_recorded_densities_are_reused_only_without_gradient() -> None:
     """A stale record must never enter a gradient."""
-    gfn = hypergrid_kernels(hypergrid(2, 2), hidden=8).double()
+    gfn = flow(hypergrid_kernels, hypergrid(2, 2), hidden=8).double()
     stale = replace(WALK, log_forward=torch.full((6,), -99.0).double())
     with torch.no_grad():
         assert balance(gfn, height(gfn), stale).log_forward.tolist() == [-99.0] * 6
@@ -116,7 +117,7 @@ def test_recorded_densities_are_reused_only_without_gradient() -> None:
 
 # ------------------------------------------------------------------ the two-pass gradient
 def test_gradients_add_to_what_is_there() -> None:
-    gfn = hypergrid_kernels(hypergrid(2, 2), hidden=8).double()
+    gfn = flow(hypergrid_kernels, hypergrid(2, 2), hidden=8).double()
     backpropagate(gfn, height(gfn), WALK, trajectory_balance, chunk=2)
     once = {n: p.grad.clone() for n, p in gfn.named_parameters() if p.grad is not None}
     assert "log_z" in once
@@ -127,7 +128,7 @@ def test_gradients_add_to_what_is_there() -> None:
 
 
 def test_frozen_parts_get_no_gradient() -> None:
-    gfn = hypergrid_kernels(hypergrid(2, 2), hidden=8).double()
+    gfn = flow(hypergrid_kernels, hypergrid(2, 2), hidden=8).double()
     gfn.backward_kernel.requires_grad_(False)
     gfn.log_z.requires_grad_(False)
     for chunk in (2, 100):

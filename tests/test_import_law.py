@@ -17,16 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors",
-        "states penalties seeding networks distributions diagnostics psis checkpoints ascent whitening",
-        "measures evidence",
-        "reference target summary arviz_export",
-        "kernel space coordinates counted mala plots",
+        "errors two_sided",
+        "states penalties seeding networks distributions diagnostics psis checkpoints ascent whitening report",
+        "measures evidence mixture_fit",
+        "reference target summary arviz_export pyro_runs",
+        "kernel space coordinates counted mala plots from_pyro quadrature",
         "gflownet trajectories diffuse gaussian_fits",
-        "balance annealing exact",  # the waist: below it measures and no loss, above it arrays and no measure
+        "balance annealing exact extreme probing",
+        # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient behaviours importance warmup",
-        "replay training subtrajectories divergences",
-        "sampler",
+        "replay training subtrajectories divergences check_charts check_pairing check_target check_walks",
+        "sampler check_flow check_mass builders",
+        "checks",
         "api",
     )
 )

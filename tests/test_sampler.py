@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from numerics import shaken, z_scores
-from registry import SPACES
+from registry import SPACES, flow
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ExpTransform
 
@@ -181,7 +181,7 @@ def test_a_missed_mode_is_seen_through_samples() -> None:
 def test_log_prob_is_the_law_of_the_draws_on_the_grid() -> None:
     """Frequencies of 40,000 draws from a generic learned flow against the density by backward walks."""
     torch.manual_seed(3)
-    sampler = on_grid(shaken(hypergrid_kernels(hypergrid(2, 4), hidden=8)))
+    sampler = on_grid(shaken(flow(hypergrid_kernels, hypergrid(2, 4), hidden=8)))
     p = sampler.log_prob(CELLS, 3000).exp()
     assert p.dtype == torch.float64
     assert p.sum().item() == pytest.approx(1.0, abs=0.02)
@@ -420,10 +420,10 @@ def test_without_arviz_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_saved_sampler_draws_the_same(tmp_path: Path) -> None:
     path = tmp_path / "s.pt"
     space = hypergrid(2, 4)
-    sampler = on_grid(shaken(hypergrid_kernels(space, hidden=8)))
+    sampler = on_grid(shaken(flow(hypergrid_kernels, space, hidden=8)))
     sampler.recipe = {"builder": "hypergrid", "options": {"hidden": 8, "shift": torch.ones(2)}}
     sampler.save(path)
-    twin = Sampler.load(path, sampler.target, hypergrid_kernels(space, hidden=8).double())
+    twin = Sampler.load(path, sampler.target, flow(hypergrid_kernels, space, hidden=8).double())
     assert torch.equal(sampler.sample(50, seed=1), twin.sample(50, seed=1))
     assert twin.gfn.log_z.item() == sampler.gfn.log_z.item() != 0.0
     recipe = read_recipe(path)
@@ -435,14 +435,16 @@ def test_a_saved_sampler_draws_the_same(tmp_path: Path) -> None:
 
 def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.pt"
-    sampler = on_grid(hypergrid_kernels(hypergrid(2, 4), hidden=8))
+    sampler = on_grid(flow(hypergrid_kernels, hypergrid(2, 4), hidden=8))
     sampler.save(path)
     assert read_recipe(path) is None
     with pytest.raises(BadCheckpoint, match=r"is float32\[8, 8\] in the file and float32\[16, 8\] here"):
-        Sampler.load(path, sampler.target, hypergrid_kernels(hypergrid(2, 4), hidden=16))
+        Sampler.load(path, sampler.target, flow(hypergrid_kernels, hypergrid(2, 4), hidden=16))
     other = hypergrid(2, 5)
     with pytest.raises(BadCheckpoint, match=r"belongs to hypergrid\(dim=2, side=4\)"):
-        Sampler.load(path, as_target(lambda x: x.sum(-1), other.points), hypergrid_kernels(other, hidden=8))
+        Sampler.load(
+            path, as_target(lambda x: x.sum(-1), other.points), flow(hypergrid_kernels, other, hidden=8)
+        )
     from ctsgfn.checkpoints import save_checkpoint
 
     save_checkpoint(path, {"kind": "training"})

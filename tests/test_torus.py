@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from numerics import z_scores
+from registry import flow
 
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, MeasureMismatch, NoSuchEdge
@@ -124,7 +125,7 @@ def test_a_head_on_the_line_is_refused() -> None:
 def test_untrained_kernels_are_nearly_uniform() -> None:
     """Five evenly spread components: the first density of a fresh flow is within 1 of uniform."""
     space = torus(2, 10)
-    gfn = torus_kernels(space, hidden=32)
+    gfn = flow(torus_kernels, space, hidden=32)
     t = rollout(space, gfn.forward_kernel, 200)
     assert t.log_forward is not None
     assert float((t.log_forward[~t.last] + 2 * math.log(2 * PI)).abs().max()) < 1.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from registry import flow
 from torch import Tensor
 
 from ctsgfn.diffuse import diffuse
@@ -103,8 +104,8 @@ def test_forget() -> None:
 # ------------------------------------------------------------------ the walks
 def flows() -> dict[str, GFlowNet[Any]]:
     return {
-        "hypergrid": hypergrid_kernels(hypergrid(3, 3), hidden=8),
-        "torus": torus_kernels(torus(2, steps=3), hidden=8, layers=1, components=2),
+        "hypergrid": flow(hypergrid_kernels, hypergrid(3, 3), hidden=8),
+        "torus": flow(torus_kernels, torus(2, steps=3), hidden=8, layers=1, components=2),
     }
 
 

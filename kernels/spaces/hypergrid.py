@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.measures import Counting, Product, Pushforward, coordinates
-from ctsgfn.networks import MLP, FeatureEncoder, StateFunction, zero_init
+from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -102,17 +101,22 @@ def hypergrid(dim: int, side: int) -> Space[Cell, Tensor]:
     )
 
 
-def hypergrid_kernels(space: Space[Cell, Any], hidden: int = 64, layers: int = 2) -> GFlowNet[Cell]:
-    """Flow on a hypergrid with learned categoricals forwards and backwards, a learned stop and log u.
+def hypergrid_kernels(
+    space: Space[Cell, Any], *, hidden: int = 64, layers: int = 2
+) -> tuple[Kernel[Cell], Kernel[Cell]]:
+    """Learned categoricals over the axes, forwards with a learned stop, and backwards.
 
     Args:
         space: a hypergrid.
         hidden: width of each network.
         layers: hidden layers of each network.
 
+    Returns:
+        The forward and the backward kernel.
+
     Example:
-        >>> gfn = hypergrid_kernels(hypergrid(2, 4), hidden=8)
-        >>> gfn.forward_kernel(Cell(torch.tensor([[3, 3]]))).log_stop.tolist()
+        >>> forward, backward = hypergrid_kernels(hypergrid(2, 4), hidden=8)
+        >>> forward(Cell(torch.tensor([[3, 3]]))).log_stop.tolist()
         [0.0]
     """
 
@@ -121,9 +125,5 @@ def hypergrid_kernels(space: Space[Cell, Any], hidden: int = 64, layers: int = 2
 
     dim = coordinates(space.points)
     stop = zero_init(nn.Linear(hidden, 2))
-    return GFlowNet(
-        space,
-        Kernel(space.kappa, encoder(), [Categorical(dim, hidden)], gate=stop),
-        Kernel(space.kappa_b, encoder(), [Categorical(dim, hidden)]),
-        log_flow=StateFunction(encoder()),
-    )
+    forward = Kernel(space.kappa, encoder(), [Categorical(dim, hidden)], gate=stop)
+    return forward, Kernel(space.kappa_b, encoder(), [Categorical(dim, hidden)])

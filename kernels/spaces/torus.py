@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.measures import Atom, Counting, Haar, Product, Pushforward, Sum, coordinates, wrap
-from ctsgfn.networks import MLP, FeatureEncoder, StateFunction
+from ctsgfn.networks import MLP, FeatureEncoder
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -154,12 +153,13 @@ def _features(s: TorusState, steps: int) -> Tensor:
 
 def torus_kernels(
     space: Space[TorusState, Any],
+    *,
     hidden: int = 128,
     layers: int = 3,
     components: int = 5,
     least: float = 4.0,
-) -> GFlowNet[TorusState]:
-    """Flow on a torus with learned von Mises mixtures forwards and backwards, and log u.
+) -> tuple[Kernel[TorusState], Kernel[TorusState]]:
+    """Learned von Mises mixtures forwards and backwards.
 
     Args:
         space: a torus.
@@ -168,9 +168,13 @@ def torus_kernels(
         components: von Mises components per angle, in each direction.
         least: least concentration of a component; the authors' code has 4.
 
+    Returns:
+        The forward and the backward kernel.
+
     Example:
-        >>> gfn = torus_kernels(torus(1, steps=3), hidden=8, layers=1)
-        >>> gfn.forward_kernel(gfn.space.source(2)).log_stop.tolist()
+        >>> space = torus(1, steps=3)
+        >>> forward, backward = torus_kernels(space, hidden=8, layers=1)
+        >>> forward(space.source(2)).log_stop.tolist()
         [-inf, -inf]
     """
 
@@ -181,4 +185,4 @@ def torus_kernels(
     def encoder() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
-    return GFlowNet(space, kernel(space.kappa), kernel(space.kappa_b), StateFunction(encoder()))
+    return kernel(space.kappa), kernel(space.kappa_b)
