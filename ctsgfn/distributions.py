@@ -181,7 +181,7 @@ class StandardNormal(CoordinateLaw):
         """Log-density [B] at [B, k]."""
         if self.live is None or self.live.shape[-1] == 1:  # whole rows: mask the sum, not each term
             whole = value.square().sum(-1).mul(-0.5).sub(value.shape[-1] * _HALF_LOG_TWO_PI)
-            return whole if self.live is None else whole * self.live[:, 0]
+            return whole if self.live is None else torch.where(self.live[:, 0], whole, 0.0)
         return -((0.5 * value.square() + _HALF_LOG_TWO_PI) * self.live).sum(-1)
 
 

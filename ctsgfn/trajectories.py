@@ -86,8 +86,10 @@ class Trajectories(Generic[S]):
             self.states[rows],
             owner,
             self.last[rows],
-            *[None if t is None else t[rows] for t in (self.log_forward, self.log_backward, self.seen)],
-            own=None if self.own is None else self.own[which],
+            None if self.log_forward is None else self.log_forward[rows],
+            None if self.log_backward is None else self.log_backward[rows],
+            None if self.seen is None else self.seen[rows],
+            None if self.own is None else self.own[which],
         )
 
     @classmethod

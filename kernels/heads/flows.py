@@ -40,6 +40,7 @@ class Flow(Head):
         zuko: normalizing flows in PyTorch (Rozet et al., 2022), doi 10.5281/zenodo.7625672.
 
     Example:
+        >>> import torch
         >>> head = spline_flow(2, width=3, transforms=1, hidden=8)
         >>> tuple(head(torch.zeros(5, 3), None, None).sample().shape)
         (5, 2)

@@ -39,7 +39,7 @@ class GaussianStep(Head):
     Example:
         >>> import torch
         >>> head = GaussianStep(2, width=4)
-        >>> round(float(head(torch.ones(1, 4), None, None).log_prob(torch.zeros(1, 2))), 4)
+        >>> round(head(torch.ones(1, 4), None, None).log_prob(torch.zeros(1, 2)).item(), 4)
         -1.8379
     """
 
