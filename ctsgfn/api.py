@@ -1,4 +1,4 @@
-"""``fit``: from a density to a sampler in one call."""
+"""``fit``: from a density to a sampler in one call; ``load``: back from a file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, epsilon_uniform, from_data, mixed, on_policy
-from ctsgfn.builders import BUILDERS, anchored, choose, on_line
+from ctsgfn.behaviours import Behaviour, epsilon_uniform, on_policy
+from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput
+from ctsgfn.euclidean import Euclidean, fit_euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure
 from ctsgfn.objectives import Objective, trajectory_balance
 from ctsgfn.sampler import Sampler, read_recipe
 from ctsgfn.seeding import seeded
-from ctsgfn.target import Target, Transformed, as_target, evaluate
-from ctsgfn.training import train
-from ctsgfn.warmup import WarmUp, warm_up
+from ctsgfn.space import Space
+from ctsgfn.target import Target, as_target
+from ctsgfn.training import Training
 
 
 def fit(
@@ -28,7 +29,9 @@ def fit(
     dim: int | None = None,
     *,
     measure: Measure[Any] | None = None,
+    space: Space[Any, Any] | None = None,
     gfn: GFlowNet[Any] | None = None,
+    kernel: str = "auto",
     objective: Objective | Callable[[Balance], Tensor] = trajectory_balance,
     behaviour: Behaviour | None = None,
     steps: int | None = None,
@@ -48,23 +51,27 @@ def fit(
 ) -> Sampler[Any, Any]:
     """Train a sampler for an unnormalised log-density; the target's measure chooses the space.
 
-    On R^d a warm-up first finds location and scale (see ``ctsgfn.warmup``), and a time-sliced diffusion
-    learns in whitened coordinates, on its own trajectories and on walks back from the warm-up's
-    particles. Bounded boxes, angles and grids get spaces of their own.
+    On R^d a warm-up finds the modes, location and scale (``ctsgfn.warmup``). A mixture of normals, fitted
+    to what it found and then trained as the first step of a flow, is tried first; where its effective
+    sample size, Pareto k or bounds fall short, diffusion steps are learned after it, and
+    ``sampler.notes`` says why. Bounded boxes, angles and grids get spaces of their own.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
             [B, dim] -> [B].
         dim: dimension of a callable on R^dim.
         measure: the measure of a callable, where it is not Lebesgue measure on R^dim.
-        gfn: a flow of your own, on a space whose points have the target's measure.
+        space: a space of your own on points of the target's measure; it gets default kernels.
+        gfn: a whole flow of your own.
+        kernel: on R^d "auto", "mixture" (one step), "chain" (a mixture, then diffusion steps) or
+            "diffusion" (diffusion steps alone).
         objective: what is minimised.
         behaviour: who draws the trajectories; by default suited to the space.
-        steps: updates; by default 800 on R^d, 2000 elsewhere.
+        steps: updates of a training run; by default 1000.
         batch_size: trajectories per update.
         lr: learning rate of the networks.
         lr_log_z: learning rate of log Z.
-        slices: time slices on R^d (50) and on circles (10).
+        slices: diffusion steps on R^d (8 after a mixture, 50 alone), steps on circles (10).
         hidden: width of the networks.
         layers: hidden layers of the networks on R^d.
         langevin: put the score of the target into the drift on R^d; by default if it has one.
@@ -73,7 +80,7 @@ def fit(
         device: where to train; by default the CPU.
         dtype: of the points; by default torch's default.
         progress_bar: show loss, log Z and ESS.
-        checkpoint: file to save to and resume from.
+        checkpoint: file to save to and resume from; needs ``seed``.
 
     Returns:
         The sampler, in the target's own coordinates.
@@ -81,40 +88,50 @@ def fit(
     Raises:
         InvalidInput: on arguments that make no sense, or a log-density that is not batched.
         NonFinite: when the log-density is NaN or infinite, naming a point.
-        MeasureMismatch: when ``gfn`` draws points of another measure than the target's.
+        MeasureMismatch: when ``space`` or ``gfn`` has points of another measure than the target's.
 
     Example:
         >>> ring = lambda x: -0.5 * ((x.norm(dim=-1) - 2) / 0.3) ** 2
-        >>> sampler = fit(ring, dim=2, steps=2, batch_size=16, slices=5, seed=0, progress_bar=False)
+        >>> sampler = fit(ring, dim=2, steps=5, kernel="mixture", seed=0, progress_bar=False)
         >>> tuple(sampler.sample(10).shape)
         (10, 2)
     """
     target = _as_target(target, dim, measure, floor)
+    if space is not None and gfn is not None:
+        raise InvalidInput("gfn= already has a space: leave space= out.")
+    if checkpoint is not None and seed is None:
+        raise InvalidInput("checkpoint= needs seed=: a resumed run must build the same flow again.")
     like = torch.zeros(0, dtype=torch.get_default_dtype() if dtype is None else dtype, device=device)
     if not like.is_floating_point():
         raise InvalidInput(f"dtype must be a floating-point type, got {dtype}.")
+    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint)
+    kind = str(like.dtype).removeprefix("torch.")
+    name = "own" if space is not None or gfn is not None else choose(target.measure)
     with seeded(seed):
+        if name == "diffusion":
+            settings = Euclidean(kernel, slices, hidden, layers, langevin, kind)
+            return fit_euclidean(target, like, settings, training, behaviour)
+        if kernel != "auto":
+            raise InvalidInput(
+                f"kernel={kernel!r} is a choice on R^d, and this target is on {target.measure}: leave it out."
+            )
+        options = {
+            "hidden": hidden,
+            "slices": 10 if slices is None else slices,
+            "flow": isinstance(objective, Objective) and objective.wanted.flow,
+            "dtype": kind,
+        }
         recipe: dict[str, Any] | None = None
-        if gfn is None:
-            name = choose(target.measure)
-            options, start = _options(name, target, like, slices, hidden, layers, langevin)
+        if name != "own":
             recipe = {"builder": name, "options": options}
-            gfn, target = anchored(BUILDERS[name](target, options), like)
-            if behaviour is None:
-                behaviour = _behaviour(name, gfn, target, start)
-        sampler: Sampler[Any, Any] = Sampler(gfn, target, recipe=recipe)
-        sampler.history = train(
-            gfn,
-            target,
-            objective=objective,
-            behaviour=on_policy if behaviour is None else behaviour,
-            steps=_default_steps(recipe) if steps is None else steps,
-            batch_size=batch_size,
-            lr=lr,
-            lr_log_z=lr_log_z,
-            progress_bar=progress_bar,
-            checkpoint=checkpoint,
-        )
+            gfn, target = BUILDERS[name](target, options)
+        elif gfn is None:
+            assert space is not None
+            gfn = build_on(space, options)
+        sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
+        if behaviour is None:
+            behaviour = epsilon_uniform(0.05) if name == "hypergrid" else on_policy
+        sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 
 
@@ -127,6 +144,16 @@ def load(path: str | Path, target: Target[Any] | Callable[[Any], Tensor]) -> Sam
 
     Raises:
         BadCheckpoint: when the file is no sampler, is cut short, or was saved without a recipe.
+
+    Example:
+        >>> import tempfile
+        >>> well = lambda x: -x.square().sum(-1)
+        >>> sampler = fit(well, dim=2, steps=5, kernel="mixture", seed=0, progress_bar=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sampler.save(f"{folder}/well.pt")
+        ...     twin = load(f"{folder}/well.pt", well)
+        >>> torch.equal(twin.sample(5, seed=1), sampler.sample(5, seed=1))
+        True
     """
     recipe = read_recipe(path)
     if recipe is None:
@@ -134,10 +161,8 @@ def load(path: str | Path, target: Target[Any] | Callable[[Any], Tensor]) -> Sam
             f"{path} does not say how its flow was built: build it and use Sampler.load(path, target, gfn)."
         )
     options = recipe["options"]
-    like = torch.zeros(0, dtype=getattr(torch, options["dtype"]))
-    built = BUILDERS[recipe["builder"]](_as_target(target, options.get("dim"), None, None), options)
-    gfn, inner = anchored(built, like)
-    return Sampler.load(path, inner, gfn)
+    gfn, inner = BUILDERS[recipe["builder"]](_as_target(target, options.get("dim"), None, None), options)
+    return Sampler.load(path, inner, gfn.to(dtype=getattr(torch, options["dtype"])))
 
 
 def _as_target(
@@ -158,7 +183,7 @@ def _as_target(
         return target
     if not callable(target):
         raise InvalidInput(
-            f"fit needs a log-density: a callable [B, dim] -> [B] with dim=, or an object with measure and "
+            "fit needs a log-density: a callable [B, dim] -> [B] with dim=, or an object with measure and "
             f"log_density, got {type(target).__name__}."
         )
     if measure is None:
@@ -168,47 +193,3 @@ def _as_target(
     elif dim is not None and isinstance(measure, Lebesgue) and measure.dim != dim:
         raise InvalidInput(f"dim={dim} disagrees with {measure}: leave one of them out.")
     return as_target(target, measure, floor=floor)
-
-
-def _options(
-    name: str,
-    target: Target[Any],
-    like: Tensor,
-    slices: int | None,
-    hidden: int,
-    layers: int,
-    langevin: bool | None,
-) -> tuple[dict[str, Any], WarmUp | None]:
-    """Plain options of a builder, and what the warm-up found if there was one."""
-    kind = str(like.dtype).removeprefix("torch.")
-    if name == "torus":
-        return {"slices": 10 if slices is None else slices, "hidden": hidden, "dtype": kind}, None
-    if name != "diffusion":
-        return {"hidden": hidden, "dtype": kind}, None
-    line = on_line(target)
-    dim = line.measure.dim
-    evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
-    start = warm_up(line, dim, like=like)
-    return {
-        "dim": dim,
-        "slices": 50 if slices is None else slices,
-        "sigma": 1.0,
-        "hidden": hidden,
-        "layers": layers,
-        "langevin": start.differentiable if langevin is None else langevin,
-        "location": start.location,
-        "scale_tril": start.scale_tril,
-        "dtype": kind,
-    }, start
-
-
-def _behaviour(name: str, gfn: GFlowNet[Any], target: Target[Any], start: WarmUp | None) -> Behaviour:
-    """Draw as suits the space: warm-up particles on R^d, some uniform moves elsewhere."""
-    if start is None:
-        return epsilon_uniform(0.05) if name == "hypergrid" else on_policy
-    assert isinstance(target, Transformed)
-    return mixed(on_policy, from_data(target.transform.inv(start.points)), 1 / 3)
-
-
-def _default_steps(recipe: dict[str, Any] | None) -> int:
-    return 800 if recipe is not None and recipe["builder"] == "diffusion" else 2000

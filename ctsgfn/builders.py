@@ -1,7 +1,7 @@
 """Builders: from a target and plain options to a flow on the space that the target's measure asks for.
 
-The one file of ctsgfn, with ``api``, that knows concrete spaces. Options are plain values and tensors, so
-a saved sampler carries them and ``ctsgfn.load`` builds the same flow again.
+The one file of ctsgfn that knows concrete spaces. Options are plain values and tensors, so a saved
+sampler carries them and ``ctsgfn.load`` builds the same flow again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.gflownet import GFlowNet
+from ctsgfn.gflownet import GFlowNet, state_flow
+from ctsgfn.kernel import Head, Kernel
+from ctsgfn.kernels.default import default_kernels
+from ctsgfn.kernels.heads.first_step import FirstStep
+from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
+from ctsgfn.mixture_fit import Mixture
+from ctsgfn.networks import NoContext
+from ctsgfn.space import Space
 from ctsgfn.target import Target, transformed
 from ctsgfn.whitening import Whitening
 
@@ -48,43 +55,71 @@ def on_line(target: Target[Tensor]) -> Target[Tensor]:
 
 
 def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Whitened, time-sliced R^d: options dim, slices, sigma, hidden, layers, langevin, and the whitening."""
-    target = on_line(target)
+    """Whitened, time-sliced R^d.
+
+    Options: dim, clock, sigma, hidden, layers, langevin, location and scale_tril of the whitening, and
+    mixture: None, or share, mean and tril of the normals that the first step starts from.
+    """
     whitening = Whitening(options["location"], options["scale_tril"])
-    inner = transformed(target, whitening, Lebesgue(options["dim"]))
-    space = diffusion(options["dim"], options["slices"], options["sigma"])
+    inner = transformed(on_line(target), whitening, Lebesgue(options["dim"]))
+    space = diffusion(options["dim"], sigma=options["sigma"], clock=options["clock"])
+    mixture = options["mixture"]
     forward, backward = diffusion_kernels(
         space, inner, hidden=options["hidden"], layers=options["layers"], langevin=options["langevin"]
     )
-    return GFlowNet(space, forward, backward), inner
+    if mixture is not None:
+        first = FullMixture(Mixture(**mixture))
+        if len(options["clock"]) == 2:
+            forward = Kernel(space.kappa, NoContext(), [first])
+        else:
+            later = forward.heads[0]
+            assert isinstance(later, Head)
+            forward = Kernel(space.kappa, forward.encoder, [FirstStep(first, later)])
+    flow = state_flow(space, hidden=options["hidden"]) if options["flow"] else None
+    return GFlowNet(space, forward, backward, flow), inner
 
 
 def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """A bounded box, as the unit cube: options dim, hidden."""
-    measure: Lebesgue = target.measure
+    """A bounded box, as the unit cube: option hidden."""
+    measure = target.measure
+    assert isinstance(measure, Lebesgue)
     unit = Lebesgue(measure.dim, 0.0, 1.0)
     if measure != unit:
         scale: Transform = AffineTransform(measure.low, measure.high - measure.low)
         target = transformed(target, scale, unit)
     space = cube(measure.dim)
-    forward, backward = cube_kernels(space, hidden=options["hidden"])
-    return GFlowNet(space, forward, backward), target
+    return _assemble(space, cube_kernels(space, hidden=options["hidden"]), options), target
 
 
 def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Angles: options steps, hidden."""
+    """Angles: options slices, hidden."""
+    assert isinstance(target.measure, Haar)
     space = torus(target.measure.dim, options["slices"])
-    gfn = torus_kernels(space, hidden=options["hidden"])
-    return gfn, target
+    return _assemble(space, torus_kernels(space, hidden=options["hidden"]), options), target
 
 
 def build_hypergrid(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Cells of a grid, or {0, .., n - 1}: options hidden."""
-    parts: Any = target.measure.parts if isinstance(target.measure, Product) else (target.measure,)
-    space = hypergrid(len(parts), parts[0].size)
-    if not isinstance(target.measure, Product):
-        space = replace(space, points=target.measure)
-    return hypergrid_kernels(space, hidden=options["hidden"]), target
+    """Cells of a grid, or {0, .., n - 1}: option hidden."""
+    measure = target.measure
+    parts = measure.parts if isinstance(measure, Product) else (measure,)
+    side = parts[0]
+    assert isinstance(side, Counting)
+    space = hypergrid(len(parts), side.size)
+    if not isinstance(measure, Product):
+        space = replace(space, points=measure)
+    return _assemble(space, hypergrid_kernels(space, hidden=options["hidden"]), options), target
+
+
+def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:
+    """A flow with default kernels on a space that the caller made."""
+    return _assemble(space, default_kernels(space, hidden=options["hidden"]), options)
+
+
+def _assemble(
+    space: Space[Any, Any], kernels: tuple[Kernel[Any], Kernel[Any]], options: Mapping[str, Any]
+) -> GFlowNet[Any]:
+    flow = state_flow(space, hidden=options["hidden"]) if options["flow"] else None
+    return GFlowNet(space, *kernels, log_flow=flow)
 
 
 BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
@@ -111,18 +146,11 @@ def choose(measure: Measure[Any]) -> str:
         return "torus"
     if isinstance(measure, Counting) and measure.size > 1:
         return "hypergrid"
-    if (
-        isinstance(measure, Product)
-        and isinstance(measure.parts[0], Counting)
-        and len(set(measure.parts)) == 1
-    ):
-        return choose(measure.parts[0])
+    if isinstance(measure, Product) and len(set(measure.parts)) == 1:
+        part = measure.parts[0]
+        if isinstance(part, Counting) and part.size > 1:
+            return "hypergrid"
     raise InvalidInput(
-        f"fit has no default space for {measure}: pass gfn= (a GFlowNet on a space whose points have "
-        "this measure), or write the target against Lebesgue, Haar, Counting or a power of a Counting measure."
+        f"fit has no default space for {measure}: pass space= or gfn= on points of this measure, or write "
+        "the target against Lebesgue, Haar, Counting or a power of a Counting measure."
     )
-
-
-def anchored(built: Built, like: Tensor) -> Built:
-    """Move a flow to the dtype and device of ``like``."""
-    return built[0].to(like), built[1]

@@ -31,7 +31,10 @@ class CountedTarget:
         """Log-density [B] and gradient [B, d]."""
         self.gradient_calls += len(x)
         if isinstance(self.target, HasScore):
-            return self.value(x), self.target.score(x)
+            value, slope = self.value(x), torch.zeros_like(x)
+            rows = torch.isfinite(value).nonzero().squeeze(-1)
+            slope[rows] = self.target.score(x[rows]).to(x.dtype)
+            return value, slope
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             value = self.target.log_density(leaf)

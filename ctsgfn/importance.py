@@ -68,7 +68,10 @@ class Importance(Generic[S, X]):
 
     def weigh_backwards(self, x: X) -> Tensor:
         """Log-weights [B] of one backward trajectory from each point."""
-        z, _ = self.coordinates.encode(self._like_flow(x))
+        return self.weigh_ends(self.coordinates.encode(self._like_flow(x))[0])
+
+    def weigh_ends(self, z: Any) -> Tensor:
+        """The same from points in the flow's own coordinates."""
         finals = self.gfn.space.write(z)
         weights = []
         for start in range(0, len(finals), self._chunk):

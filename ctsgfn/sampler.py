@@ -37,6 +37,7 @@ class Sampler(Generic[S, X]):
         target: the target; its measure must be ``gfn.space.points``.
         history: what the training run did.
         recipe: how the flow was built, in plain values, so that ``ctsgfn.load`` can build it again.
+        notes: what ``fit`` decided and why, in sentences.
 
     Raises:
         MeasureMismatch: when the target is a density against another measure than the space's.
@@ -60,6 +61,7 @@ class Sampler(Generic[S, X]):
     target: Target[Any]
     history: History | None = None
     recipe: dict[str, Any] | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_same_measure(self.gfn, self.target)
@@ -228,6 +230,7 @@ class Sampler(Generic[S, X]):
                 "space": self.gfn.space.name,
                 "measure": str(self.gfn.space.points),
                 "recipe": self.recipe,
+                "notes": list(self.notes),
                 "gfn": self.gfn.state_dict(),
             },
         )
@@ -246,7 +249,7 @@ class Sampler(Generic[S, X]):
                 f"{gfn.space.name} with {gfn.space.points}: build the flow on the space it was saved with."
             )
         restore(gfn, saved["gfn"], path)
-        return cls(gfn, target, recipe=saved["recipe"])
+        return cls(gfn, target, recipe=saved["recipe"], notes=tuple(saved["notes"]))
 
     # ---------------------------------------------------------------- inside
     def _weigh(self, n: int, seed: int | None) -> tuple[X, Tensor]:

@@ -121,8 +121,19 @@ def evaluate(target: Target[Any], x: Any) -> Tensor:
 
     Raises:
         InvalidInput: when the target returns another shape or kind than [B] real numbers.
-        NonFinite: naming the first point with NaN or infinity.
+        NonFinite: naming the first point with NaN or infinity, in the original coordinates.
     """
+    value = _batched(target, x)
+    if not bool(torch.isfinite(value).all()):
+        original: Any = target
+        while isinstance(original, Transformed):
+            original, x = original.original, original.decode(x)
+        raise _non_finite(value, x)
+    return value
+
+
+def _batched(target: Target[Any], x: Any) -> Tensor:
+    """Log-density [B], checked for shape, kind and device, but perhaps not finite."""
     points: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
     try:
         value = target.log_density(x)
@@ -147,8 +158,6 @@ def evaluate(target: Target[Any], x: Any) -> Tensor:
             f"the log-density got points on {points.device} and returned {value.device}: move its "
             "constants to the device of its points."
         )
-    if not bool(torch.isfinite(value).all()):
-        raise _non_finite(value, x)
     return value
 
 
@@ -214,7 +223,7 @@ class Transformed:
         """Log-density [B] at z [B, k]."""
         x = self.transform(z)
         log_det = self.transform.log_abs_det_jacobian(z, x)
-        value = evaluate(self.original, x)
+        value = _batched(self.original, x)
         return value + log_det.expand(value.shape)
 
     def score(self, z: Tensor) -> Tensor:

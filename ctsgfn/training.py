@@ -80,6 +80,7 @@ def train(
     chunk: int = CHUNK,
     seed: int | None = None,
     progress_bar: bool = True,
+    label: str = "training",
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 500,
     on_step: Callable[[int, Balance], None] | None = None,
@@ -105,6 +106,7 @@ def train(
         chunk: rows per recomputed run of the two-pass gradient.
         seed: seed of the run; the caller's generator is left as it was.
         progress_bar: show loss, log Z and ESS (never when standard error is not a terminal).
+        label: what the progress bar says.
         checkpoint: file to save to and resume from.
         checkpoint_every: updates between saves.
         on_step: called after every update with its number and arrays.
@@ -141,7 +143,7 @@ def train(
             range(first, steps),
             initial=first,
             total=steps,
-            desc="training",
+            desc=label,
             unit="step",
             disable=None if progress_bar else True,
             mininterval=0.5,
@@ -180,6 +182,43 @@ def train(
         finally:
             bar.close()
     return history
+
+
+@dataclass(frozen=True)
+class Training:
+    """The choices of a training run that do not depend on the flow: ``run`` makes it."""
+
+    objective: Objective | Callable[[Balance], Tensor]
+    steps: int | None
+    batch_size: int
+    lr: float
+    lr_log_z: float
+    progress_bar: bool
+    checkpoint: str | Path | None
+
+    def run(
+        self, gfn: GFlowNet[Any], target: Target[Any], behaviour: Behaviour, label: str, steps: int
+    ) -> History:
+        """Train a flow; ``steps`` is used where none were chosen, and each label has its own checkpoint."""
+        path = None if self.checkpoint is None else Path(self.checkpoint)
+        return train(
+            gfn,
+            target,
+            steps=steps if self.steps is None else self.steps,
+            objective=self.objective,
+            batch_size=self.batch_size,
+            behaviour=behaviour,
+            lr=self.lr,
+            lr_log_z=self.lr_log_z,
+            progress_bar=self.progress_bar,
+            label=label,
+            checkpoint=None if path is None else path.with_name(f"{path.stem}_{label}{path.suffix}"),
+        )
+
+    def say(self, line: str) -> None:
+        """Tell the user, where there is a progress bar to tell it above."""
+        if self.progress_bar:
+            tqdm.write(line)
 
 
 def require_same_measure(gfn: GFlowNet[Any], target: Target[Any]) -> None:

@@ -27,6 +27,7 @@ class WarmUp:
     points: Tensor  # [N, d] particles, evenly weighted
     location: Tensor  # [d] their mean
     scale_tril: Tensor  # [d, d] Cholesky factor of their covariance
+    fits: GaussianFits  # the Gaussians that the particles started from
     log_z: float  # sequential Monte Carlo estimate, rough
     density_calls: int
     gradient_calls: int
@@ -77,7 +78,7 @@ def warm_up(
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
     calls = counted.density_calls, counted.gradient_calls
-    return WarmUp(points, location, cholesky(covariance), log_z, *calls, differentiable)
+    return WarmUp(points, location, cholesky(covariance), fits, log_z, *calls, differentiable)
 
 
 def _differentiable(target: Target[Tensor], x: Tensor) -> bool:

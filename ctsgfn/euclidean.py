@@ -1,0 +1,196 @@
+r"""Fitting on R^d: a mixture of normals first, and learned diffusion steps after it where it falls short.
+
+A warm-up finds the places; a mixture fitted to its particles is the law of the first step, and all of
+it is then learned by the flow's own objective, on the flow's draws and on the particles. What a single
+step cannot do (curved ridges, heavy or sharp tails) is left to more steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
+from ctsgfn.builders import build_diffusion, on_line
+from ctsgfn.errors import InvalidInput
+from ctsgfn.evidence import Evidence, estimate_evidence
+from ctsgfn.importance import Importance
+from ctsgfn.mixture_fit import Mixture, fit_mixture
+from ctsgfn.objectives import Objective
+from ctsgfn.sampler import Sampler
+from ctsgfn.target import Target, Transformed, evaluate
+from ctsgfn.training import Training
+from ctsgfn.warmup import WarmUp, warm_up
+from ctsgfn.whitening import Whitening
+
+KERNELS = ("auto", "mixture", "chain", "diffusion")
+"""What ``fit(kernel=)`` takes on R^d."""
+
+SERVES = (0.7, 0.7, 0.5)
+"""Least ESS, largest Pareto k and largest gap between the bounds (nats) of a mixture that is enough."""
+
+FIRST = 0.95
+"""Fraction of the clock that the first step of a chain covers."""
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """What a user may set about a sampler on R^d; None leaves a choice to ``fit``."""
+
+    kernel: str
+    slices: int | None
+    hidden: int
+    layers: int
+    langevin: bool | None
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise InvalidInput(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}.")
+
+
+def fit_euclidean(
+    target: Target[Tensor],
+    like: Tensor,
+    settings: Euclidean,
+    training: Training,
+    behaviour: Behaviour | None,
+) -> Sampler[Any, Tensor]:
+    """Warm up, fit the cheapest kernel, and go on to a richer one where it falls short.
+
+    Args:
+        target: a target on R^d, or on a half-line or its powers.
+        like: a tensor of the dtype and device to work in.
+        settings: of the kernels.
+        training: of the training runs.
+        behaviour: who draws; by default the flow, and walks back from the particles.
+    """
+    line = on_line(target)
+    dim = line.measure.dim
+    evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
+    start = warm_up(line, dim, like=like)
+    first = "mixture" if settings.kernel == "auto" else settings.kernel
+    sampler, judged = _stage(first, target, start, like, settings, training, behaviour)
+    if settings.kernel != "auto":
+        return sampler
+    short = _short(judged)
+    if not short:
+        sampler.notes = (f"a mixture of normals as the only step is enough: {_said(judged)}.",)
+        return sampler
+    why = f"a mixture of normals as the only step falls short ({short}): {_said(judged)}"
+    training.say(f"{why}; learning diffusion steps after it.")
+    richer, again = _stage("chain", target, start, like, settings, training, behaviour)
+    if not _short(again) or _gap(again) < _gap(judged):
+        richer.notes = (f"{why}.", f"diffusion steps after it were learned and kept: {_said(again)}.")
+        return richer
+    sampler.notes = (f"{why}.", f"diffusion steps after it did no better and were dropped: {_said(again)}.")
+    return sampler
+
+
+def _stage(
+    name: str,
+    target: Target[Tensor],
+    start: WarmUp,
+    like: Tensor,
+    settings: Euclidean,
+    training: Training,
+    behaviour: Behaviour | None,
+) -> tuple[Sampler[Any, Tensor], Evidence]:
+    """Build, train and judge one kind of kernel."""
+    options = _options(name, start, settings, training.objective)
+    gfn, inner = build_diffusion(target, options)
+    gfn = gfn.to(like)
+    assert isinstance(inner, Transformed)
+    z = inner.transform.inv(start.points)
+    sampler: Sampler[Any, Tensor] = Sampler(gfn, inner, recipe={"builder": "diffusion", "options": options})
+    if behaviour is None:
+        pathwise = isinstance(training.objective, Objective) and training.objective.reparameterised
+        behaviour = on_policy if pathwise else mixed(on_policy, from_data(z), 1 / 3)
+    sampler.history = training.run(gfn, inner, behaviour, name, steps=1000)
+    return sampler, _judge(sampler, z)
+
+
+def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective | Any) -> dict[str, Any]:
+    """Plain options of the builder for a kind of kernel."""
+    dim = len(start.location)
+    slices = settings.slices
+    if name == "mixture":
+        sigma, clock, mixture = 1.0, [0.0, 1.0], _mixture(start, 1.0, 1.0)
+    elif name == "chain":
+        sigma, clock = 1.2, _clock(8 if slices is None else slices)
+        mixture = _mixture(start, sigma, FIRST)
+    else:
+        steps = 50 if slices is None else slices
+        sigma, clock, mixture = 1.0, [k / steps for k in range(steps + 1)], None
+    return {
+        "dim": dim,
+        "clock": clock,
+        "sigma": sigma,
+        "hidden": settings.hidden,
+        "layers": settings.layers,
+        "langevin": start.differentiable if settings.langevin is None else settings.langevin,
+        "location": start.location,
+        "scale_tril": start.scale_tril,
+        "mixture": mixture,
+        "flow": isinstance(objective, Objective) and objective.wanted.flow,
+        "dtype": settings.dtype,
+    }
+
+
+def _clock(steps: int) -> list[float]:
+    """Times of a chain: a long first step, then ``steps`` that get shorter towards the end."""
+    sizes = [math.cos(0.5 * math.pi * k / steps) ** 2 + 0.02 for k in range(steps)]
+    clock = [0.0, FIRST]
+    for size in sizes[:-1]:
+        clock.append(clock[-1] + (1 - FIRST) * size / sum(sizes))
+    return [*clock, 1.0]
+
+
+def _mixture(start: WarmUp, sigma: float, fraction: float) -> dict[str, Tensor]:
+    """Normals for the first step, in its chart coordinates: fitted to particles carried back to it.
+
+    A first step that covers the fraction f of the clock ends at f z plus noise of variance
+    f (1 - f) sigma^2, where z is a particle; the chart's unit is sigma sqrt(f).
+    """
+    whitening = Whitening(start.location.double(), start.scale_tril.double())
+    unit = sigma * math.sqrt(fraction)
+    shrink, noise = fraction / unit, math.sqrt(1 - fraction)
+    z = whitening.inv(start.points.double())
+    mean = whitening.inv(start.fits.mean.double())
+    tril = torch.linalg.solve_triangular(whitening.scale_tril, start.fits.tril.double(), upper=False)
+    eye = torch.eye(len(start.location)).to(z)
+    covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
+    share = z.new_full((len(mean),), 1 / len(mean))
+    guess = Mixture(share, shrink * mean, torch.linalg.cholesky(covariance))
+    found = fit_mixture(shrink * z + noise * torch.randn_like(z), guess)
+    return {name: getattr(found, name).to(start.points) for name in ("share", "mean", "tril")}
+
+
+def _judge(sampler: Sampler[Any, Tensor], z: Tensor) -> Evidence:
+    """Weights of 4096 draws, and the upper bound at the particles."""
+    importance: Importance[Any, Tensor] = Importance(sampler.gfn, sampler.target)
+    _, log_weight = importance.weigh(4096)
+    return estimate_evidence(log_weight, log_weight_at_target=importance.weigh_ends(z))
+
+
+def _gap(e: Evidence) -> float:
+    assert e.upper_bound is not None
+    return e.upper_bound - e.lower_bound
+
+
+def _said(e: Evidence) -> str:
+    return f"ESS {100 * e.ess:.0f} %, Pareto k {e.pareto_k:.2f}, bounds {_gap(e):.2f} nats apart"
+
+
+def _short(e: Evidence) -> str:
+    """What speaks against a mixture, or nothing."""
+    least, most, apart = SERVES
+    if not e.ess >= least:
+        return f"ESS below {100 * least:.0f} %"
+    if not e.pareto_k <= most:
+        return f"Pareto k above {most:g}"
+    return "" if _gap(e) <= apart else f"bounds more than {apart:g} nats apart"
