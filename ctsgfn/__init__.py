@@ -1,3 +1,52 @@
 """ctsgfn: generative flow networks on continuous, discrete and mixed spaces."""
 
+from ctsgfn import behaviours, diagnostics, errors, measures, objectives
+from ctsgfn.api import fit, load
+from ctsgfn.balance import Balance
+from ctsgfn.checks import check
+from ctsgfn.evidence import Evidence
+from ctsgfn.from_pyro import from_pyro
+from ctsgfn.gflownet import GFlowNet
+from ctsgfn.kernel import Head, Kernel
+from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
+from ctsgfn.reference import Branch, ReferenceKernel
+from ctsgfn.sampler import Sampler
+from ctsgfn.space import Space
+from ctsgfn.states import Batch
+from ctsgfn.target import Target, as_target, transformed
+from ctsgfn.training import History, train
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Atom",
+    "Balance",
+    "Batch",
+    "Branch",
+    "Counting",
+    "Evidence",
+    "GFlowNet",
+    "Haar",
+    "Head",
+    "History",
+    "Kernel",
+    "Lebesgue",
+    "Product",
+    "ReferenceKernel",
+    "Sampler",
+    "Space",
+    "Sum",
+    "Target",
+    "as_target",
+    "behaviours",
+    "check",
+    "diagnostics",
+    "errors",
+    "fit",
+    "from_pyro",
+    "load",
+    "measures",
+    "objectives",
+    "train",
+    "transformed",
+]
