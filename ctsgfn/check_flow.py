@@ -24,7 +24,7 @@ from ctsgfn.report import Result
 from ctsgfn.space import Space
 from ctsgfn.target import HasSamples, Target, evaluate
 from ctsgfn.trajectories import backtrack, rollout
-from ctsgfn.two_sided import Side, compare
+from ctsgfn.two_sided import Side, compare, log_factor
 
 HEAVY = 0.7
 """Pareto k above which importance weights are not believed."""
@@ -78,7 +78,10 @@ def evidence(space: Space[Any, Any], target: Target[Any], log_z: float, n: int, 
     left = Side(ahead - log_z, space.features(walks.final).double())
     right = Side(home - log_z, space.features(back.final).double(), None, log_v)
     note += ", exact samples" if exact else ", weighted probes"
-    return verdict("evidence", compare(left, right, false_alarm), false_alarm, remedy, note)
+    comparison = compare(left, right, false_alarm)
+    if not comparison.ok:
+        note = f"; the walks give log Z = {log_z - log_factor(left, right):.4g}, not {log_z:.4g}{note}"
+    return verdict("evidence", comparison, false_alarm, note, remedy)
 
 
 WALKS = 64

@@ -14,6 +14,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Kernel
 from ctsgfn.measures import Counting, coordinates
 from ctsgfn.quadrature import rule
+from ctsgfn.reference import describe
 from ctsgfn.report import Result
 from ctsgfn.space import Space
 from ctsgfn.two_sided import Side, compare
@@ -51,7 +52,7 @@ def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, fal
         judged += int(sure.sum())
         if bool((~(error[sure] <= QUADRATURE)).any()):
             row = int((sure & ~(error <= QUADRATURE)).nonzero()[0])
-            found = f"the {name} has total mass 1 +- {float(error[row]):.2e} at a state"
+            found = f"the {name} has a total mass {float(error[row]):.2e} off 1 at {describe(some, row)}"
             return Result("normalisation", "FAIL", found, f"{QUADRATURE:.0e}", remedy)
         worst = max([worst, *error[sure].tolist()])
     note = f"; mass 1 +- {worst:.0e} at {judged} states"
@@ -62,7 +63,8 @@ def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, fal
     for name, kernel in kernels[2:]:
         start = s[kernel.reference.open(s).any(-1)]
         comparison = compare(*_against_diffuse(space, kernel, start), share)
-        outcomes.append(verdict("normalisation", comparison, share, remedy, f", {name}{note}"))
+        what = "" if comparison.ok else ": its draws do not follow its density"
+        outcomes.append(verdict("normalisation", comparison, share, f", {name}{what}{note}", remedy))
     order = ["FAIL", "inconclusive", "pass", "skipped"]
     return min(outcomes, key=lambda r: order.index(r.verdict))
 
@@ -122,5 +124,5 @@ def _against_diffuse(space: Space[Any, Any], kernel: Kernel[Any], s: Any) -> tup
         log_ratio = kernel(s).log_density(jump).double() - plain(s).log_density(jump)
         arrival = torch.where(jump.stop.unsqueeze(-1), 0.0, space.features(jump.target).double())
         phi = torch.cat([space.features(s).double(), arrival], dim=-1)
-        sides.append(Side(log_ratio, phi, jump.stop.unsqueeze(-1)))
+        sides.append(Side(log_ratio, phi, kernel.reference.locate(s, jump)))
     return sides[0], sides[1]

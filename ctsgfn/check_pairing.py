@@ -13,11 +13,24 @@ import torch
 from torch import Tensor
 
 from ctsgfn.diffuse import diffuse
-from ctsgfn.probing import ROUNDING, backward_edges, forward_edges, gap, log_law, steady
+from ctsgfn.probing import (
+    ROUNDING,
+    Edges,
+    backward_edges,
+    forward_edges,
+    gap,
+    log_law,
+    naming,
+    steady,
+)
+from ctsgfn.reference import describe
 from ctsgfn.report import Result
 from ctsgfn.space import Space
 from ctsgfn.trajectories import rollout
-from ctsgfn.two_sided import Comparison, Side, compare
+from ctsgfn.two_sided import FEWEST, Comparison, Side, compare, log_factor
+
+BANDS = 8
+"""Ranges of progress in which each pair of branches is compared."""
 
 
 def pairing(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
@@ -25,10 +38,11 @@ def pairing(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
 
     Left: a nu-probe and a diffuse step forward; right: a nu-probe and a diffuse step back. Both have
     a density against the measure that eq. 4 says is one, so their ratio is known and the identity of
-    ``two_sided`` must hold.
+    ``two_sided`` must hold: for the constant, for random cosines of the features of both ends, and for
+    each pair of branches in each of ``BANDS`` ranges of progress.
     """
     remedy = (
-        "the log_weight of a branch of kappa and of its twin in kappa_b, or the measure nu: on paper, "
+        "correct the log_weight of the branch of kappa or of its twin in kappa_b, or nu: on paper, "
         "nu(ds) kappa(s, ds') and nu(ds') kappa_b(s', ds) must be the same measure"
     )
     ahead, home = forward_edges(space, n), backward_edges(space, n)
@@ -36,76 +50,114 @@ def pairing(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
     forth = steady(space)(home.s).log_density_to(home.t)
     left_ratio = log_law(space.nu, ahead.t) + back - ahead.log_draw
     right_ratio = home.log_draw - log_law(space.nu, home.s) - forth
-    lost = int((~left_ratio.isfinite()).sum()) + int((~right_ratio.isfinite()).sum())
-    if lost:
-        found = f"{lost} of {len(left_ratio) + len(right_ratio)} edges exist on one side only"
-        return Result("pairing", "FAIL", found, "0", remedy)
-    left = _edge_side(space, ahead.rows, left_ratio, ahead.s, ahead.t, n, -math.inf)
-    right = _edge_side(space, home.rows, right_ratio, home.s, home.t, n, math.inf)
-    return verdict("pairing", compare(left, right, false_alarm), false_alarm, remedy)
+    sides = (("nu x kappa", ahead, left_ratio), ("nu x kappa_b", home, right_ratio))
+    for name, edges, ratio in sides:
+        lost = (~ratio.isfinite()).nonzero().squeeze(-1)
+        if len(lost):
+            found = (
+                f"{len(lost)} of {len(ratio)} edges of {name} have no density in the other, the first from "
+                f"{describe(edges.s, int(lost[0]))} to {describe(edges.t, int(lost[0]))}"
+            )
+            return Result("pairing", "FAIL", found, "0", remedy)
+    progress = [space.progress(edges.s).double() for edges in (ahead, home)]
+    cuts = torch.cat(progress).quantile(torch.linspace(0, 1, BANDS + 1, dtype=torch.float64)[1:-1])
+    left = _edge_side(space, ahead, left_ratio, torch.bucketize(progress[0], cuts), n, -math.inf)
+    right = _edge_side(space, home, right_ratio, torch.bucketize(progress[1], cuts), n, math.inf)
+    comparison = compare(left, right, false_alarm)
+    if comparison.ok:
+        return verdict("pairing", comparison, false_alarm)
+    return verdict("pairing", comparison, false_alarm, _place(space, comparison, left, right, ahead), remedy)
 
 
-def verdict(name: str, comparison: Comparison, false_alarm: float, remedy: str, note: str = "") -> Result:
+def verdict(
+    name: str, comparison: Comparison, false_alarm: float, note: str = "", remedy: str = ""
+) -> Result:
     """A comparison as a result."""
-    allowed = f"|z| <= {comparison.limit:.2f}, false alarms {false_alarm:.0e}"
+    allowed = f"|z| <= {comparison.limit:.2f}, false alarms {false_alarm:.1e}"
     if not comparison.ok:
         return Result(name, "FAIL", str(comparison) + note, allowed, remedy)
     if not comparison.conclusive:
         found = f"only {comparison.effective:.0f} effective draws overlap"
-        return Result(name, "inconclusive", found + note, "100", "")
+        return Result(name, "inconclusive", found + note, f"at least {FEWEST:.0f}")
     return Result(name, "pass", str(comparison) + note, allowed)
 
 
 def _edge_side(
-    space: Space[Any, Any], rows: Tensor, log_ratio: Tensor, s: Any, t: Any, n: int, missing: float
+    space: Space[Any, Any], edges: Edges[Any], log_ratio: Tensor, band: Tensor, n: int, missing: float
 ) -> Side:
-    """Scatter edges to the probes they came from; group them by the pair of branches they are on."""
-    phi = torch.cat([space.features(s), space.features(t)], dim=-1).double()
-    forward, backward = space.kappa.locate_move(s, t), space.kappa_b.locate_move(t, s)
-    across, total = len(space.kappa_b.branches), len(space.kappa.branches) * len(space.kappa_b.branches)
-    cell = torch.nn.functional.one_hot(forward * across + backward, total)
-    groups = cell.new_zeros(n, total).index_copy(0, rows, cell) if total > 1 else None
-    ratio = torch.full((n,), missing, dtype=torch.float64)
+    """Scatter edges to the n probes they came from; a cell is a pair of branches in a band."""
+    phi = torch.cat([space.features(edges.s), space.features(edges.t)], dim=-1).double()
+    forward, backward = space.kappa.locate_move(edges.s, edges.t), space.kappa_b.locate_move(edges.t, edges.s)
+    cell = (forward * len(space.kappa_b.branches) + backward) * BANDS + band
     return Side(
-        ratio.index_copy(0, rows, log_ratio),
-        phi.new_zeros(n, phi.shape[-1]).index_copy(0, rows, phi),
-        groups,
+        torch.full((n,), missing, dtype=torch.float64).index_copy(0, edges.rows, log_ratio),
+        phi.new_zeros(n, phi.shape[-1]).index_copy(0, edges.rows, phi),
+        torch.full((n,), -1).index_copy(0, edges.rows, cell),
     )
 
 
+def _place(space: Space[Any, Any], comparison: Comparison, left: Side, right: Side, ahead: Edges[Any]) -> str:
+    """Where two measures on edges differ most, and by how much; nothing where no cell shows it alone."""
+    cell = comparison.worst_cell
+    if cell is None or left.cell is None:
+        return ""
+    forward, backward = divmod(cell // BANDS, len(space.kappa_b.branches))
+    names = naming(space.kappa, forward), naming(space.kappa_b, backward)
+    factor = math.exp(log_factor(left, right, cell))
+    text = f"; nu x kappa_b is {factor:.3g} of nu x kappa on {names[0]} with {names[1]}"
+    rows = (left.cell[ahead.rows] == cell).nonzero().squeeze(-1)
+    if not len(rows):
+        return text
+    row = int(rows[0])
+    at = space.progress(ahead.s[rows])
+    where = f"at progress {float(at.min()):.3g} to {float(at.max()):.3g}"
+    return f"{text} {where}, as from {describe(ahead.s, row)} to {describe(ahead.t, row)}"
+
+
 def read_write(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
-    """``read`` and ``write`` are mutually inverse on X, and carry nu on X to ``points``."""
+    """``read`` and ``write`` are mutually inverse on X, and carry nu on X to ``points``.
+
+    Also: the features that networks read are ``width`` finite numbers at every state.
+    """
     name, sink = "read_write", space.kappa.sink
     assert sink is not None  # a Space has one
     s, _ = space.nu.probe(n)
+    finals = rollout(space, diffuse(space.kappa).double(), min(n, 2000)).final
+    for states in (s, finals):
+        problem = _features_problem(space, states)
+        if problem:
+            return Result(name, "FAIL", problem, "", "features must map states [B] to finite [B, width]")
     terminal = sink(s).nonzero().squeeze(-1)
     x, _ = space.points.probe(n)
     written = space.write(x)
-    finals = rollout(space, diffuse(space.kappa).double(), min(n, 2000)).final
-    trips = {
-        "write(read(s)) differs from s at nu-probes": _worst(
-            space.write(space.read(s[terminal])), s[terminal]
-        ),
-        "write(read(s)) differs from s where diffuse walks end": _worst(
-            space.write(space.read(finals)), finals
-        ),
-        "read(write(x)) differs from x": _worst(space.read(written), x),
-    }
-    for text, worst in trips.items():
-        if not worst <= ROUNDING:
+    trips = (
+        ("write(read(s)) differs from s", space.write(space.read(s[terminal])), s[terminal]),
+        ("write(read(s)) differs from s where walks end", space.write(space.read(finals)), finals),
+        ("read(write(x)) differs from x at the state written there", space.read(written), x),
+    )
+    for text, there, here in trips:
+        apart = gap(there, here)
+        if bool((~(apart <= ROUNDING)).any()):
+            row = int((~(apart <= ROUNDING)).nonzero()[0])
+            state = describe(here if here is not x else written, row)
             remedy = (
                 "a terminal state must be the point that the target sees and nothing more: hidden variables "
                 "(counters, caches) silently replace the space by a larger one"
             )
-            return Result(name, "FAIL", f"{text} by {worst:.1e}", f"{ROUNDING:.0e}", remedy)
-    remedy = "nu on terminal states, read with read, must be the measure points: check nu, sink, and points"
+            found = f"{text} by {float(apart[row]):.1e}, at {state}"
+            return Result(name, "FAIL", found, f"{ROUNDING:.0e}", remedy)
+    remedy = "nu on terminal states, read with read, must be the measure points: correct nu, sink or points"
     log_nu, log_points = log_law(space.nu, s[terminal]), log_law(space.points, space.read(s[terminal]))
     left_ratio = log_points - log_nu
     right_ratio = log_law(space.points, x) - torch.where(sink(written), log_law(space.nu, written), -math.inf)
-    lost = int((~left_ratio.isfinite()).sum()) + int((~right_ratio.isfinite()).sum())
-    if lost:
-        found = f"{lost} of {len(left_ratio) + n} points lie in one of nu on X and points only"
-        return Result(name, "FAIL", found, "0", remedy)
+    for text, states, ratio in (
+        ("terminal nu-probes are read as points outside of points", s[terminal], left_ratio),
+        ("points are written as states that are not terminal or outside of nu", written, right_ratio),
+    ):
+        lost = (~ratio.isfinite()).nonzero().squeeze(-1)
+        if len(lost):
+            found = f"{len(lost)} of {len(ratio)} {text}, such as {describe(states, int(lost[0]))}"
+            return Result(name, "FAIL", found, "0", remedy)
     phi = space.features(s[terminal]).double()
     ratio = torch.full((n,), -math.inf, dtype=torch.float64)
     left = Side(
@@ -113,9 +165,15 @@ def read_write(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
         phi.new_zeros(n, phi.shape[-1]).index_copy(0, terminal, phi),
     )
     right = Side(right_ratio, space.features(written).double())
-    return verdict(name, compare(left, right, false_alarm), false_alarm, remedy)
+    comparison = compare(left, right, false_alarm)
+    note = "" if comparison.ok else f"; points is {math.exp(log_factor(left, right)):.3g} of nu on X"
+    return verdict(name, comparison, false_alarm, note, remedy)
 
 
-def _worst(a: Any, b: Any) -> float:
-    apart = gap(a, b)
-    return float(apart.max()) if len(apart) else 0.0
+def _features_problem(space: Space[Any, Any], s: Any) -> str | None:
+    """What is wrong with the features at some state, if anything."""
+    phi = space.features(s)
+    if phi.shape != (len(s), space.width):
+        return f"features of {len(s)} states have shape {list(phi.shape)}, not [{len(s)}, {space.width}]"
+    bad = (~phi.isfinite()).any(-1)
+    return f"features are not finite at {describe(s, int(bad.nonzero()[0]))}" if bool(bad.any()) else None

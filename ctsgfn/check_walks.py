@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ctsgfn.diffuse import diffuse
+from ctsgfn.errors import NoSuchEdge
 from ctsgfn.extreme import ENDS, extreme
 from ctsgfn.measures import Counting
-from ctsgfn.probing import ROUNDING, gap, never_stopping, steady
+from ctsgfn.probing import ROUNDING, default_dtype, gap, naming, never_stopping, steady
 from ctsgfn.reference import describe
 from ctsgfn.report import Result
 from ctsgfn.space import Space
 from ctsgfn.trajectories import Trajectories, backtrack, rollout
+
+SINGLE = 1e-2
+"""Largest difference of a log-density in float32 from that of its draw: charts may be steep."""
 
 ROWS = 200_000
 """States that one set of walks may visit."""
@@ -31,46 +34,54 @@ def support(space: Space[Any, Any], n: int) -> Result:
     """Reachability (Def. 1, eq. 1): each kernel scores the other's walks, and all of nu leads to s0.
 
     Along diffuse walks from s0, every step has a finite log p_B and stays in the support of nu; along
-    diffuse walks back from nu-probes, every step has a finite log p_F, and s0 is reached.
+    diffuse walks back from nu-probes, every step has a finite log p_F, and s0 is reached. In float64,
+    and in the float32 of training, whose rounding must not carry a step out of either support.
     """
     remedy = (
         "allowed, live and owns must open an edge in kappa exactly where they open it in kappa_b (never "
-        "close a branch by a tolerance), and nu must cover exactly the states that s0 leads to"
+        "close a branch by a tolerance, and round into the open side), and nu must cover exactly the "
+        "states that s0 leads to"
     )
-    forward, backward = diffuse(space.kappa).double(), diffuse(space.kappa_b).double()
-    count = walkers(space, n)
+    steps = 0
+    for dtype, tolerance in ((torch.float64, ROUNDING), (torch.float32, SINGLE)):
+        try:
+            with default_dtype(dtype):
+                made, problem = _walks_problem(space, walkers(space, n), dtype, tolerance)
+        except NoSuchEdge as error:
+            made, problem = 0, str(error)
+        if problem is not None:
+            return Result("support", "FAIL", f"{problem} ({str(dtype).removeprefix('torch.')})", "0", remedy)
+        steps += made
+    found = f"{steps} steps out and back, in float64 and float32, all of them edges of both kernels"
+    return Result("support", "pass", found, "no exception")
+
+
+def _walks_problem(
+    space: Space[Any, Any], count: int, dtype: torch.dtype, tolerance: float
+) -> tuple[int, str | None]:
+    """Steps of walks out and back, and what is wrong with the first bad one, if any is."""
+    forward, backward = diffuse(space.kappa).to(dtype), diffuse(space.kappa_b).to(dtype)
     out = rollout(replace(space, synchronous=False), forward, count)
     home = backtrack(space, backward, space.nu.probe(count)[0])
     ahead_s, ahead_t = _moves(out)
     home_s, home_t = _moves(home)
+    back, forth = backward(ahead_t).log_density_to(ahead_s), forward(home_s).log_density_to(home_t)
+    assert out.log_forward is not None  # a rollout keeps the densities of its draws
+    again = forward(out.states).log_density(out.jumps) - out.log_forward
     starts = home.states[home.source]
-    problems = {
-        "steps of walks from s0 without a density backwards": ~backward(ahead_t)
-        .log_density_to(ahead_s)
-        .isfinite(),
-        "states visited outside the support of nu": ~space.nu.contains(out.states),
-        "steps back from nu-probes without a density forwards": ~forward(home_s)
-        .log_density_to(home_t)
-        .isfinite(),
-        "walks back that end at progress 0, yet not at s0": gap(
-            space.source(len(starts)).like(forward.anchor), starts
-        )
-        > ROUNDING,
-        "steps whose log-density differs from that of their draw": (
-            forward(out.states).log_density(out.jumps) - _known(out.log_forward)
-        ).abs()
-        > ROUNDING,
-    }
-    text, bad = max(problems.items(), key=lambda item: float(item[1].double().mean()))
-    if bool(bad.any()):
-        return Result("support", "FAIL", f"{int(bad.sum())} of {len(bad)} {text}", "0", remedy)
-    found = f"{len(ahead_s)} steps out and {len(home_s)} back, all of them edges of both kernels"
-    return Result("support", "pass", found, "no exception")
-
-
-def _known(log_density: Tensor | None) -> Tensor:
-    assert log_density is not None  # a rollout keeps the densities of its draws
-    return log_density
+    away = gap(space.source(len(starts)).like(forward.anchor), starts)
+    problems = (
+        ("states visited lie outside of nu", ~space.nu.contains(out.states), out.states),
+        ("steps of walks from s0 have no density backwards", ~back.isfinite(), ahead_t),
+        ("steps back from nu-probes have no density forwards", ~forth.isfinite(), home_s),
+        ("walks back end at progress 0, yet not at s0", ~(away <= tolerance), starts),
+        ("steps have another log-density than their draw", ~(again.abs() <= tolerance), out.states),
+    )
+    for text, bad, states in problems:
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            return 0, f"{int(bad.sum())} of {len(bad)} {text}, the first at {describe(states, row)}"
+    return len(ahead_s) + len(home_s), None
 
 
 def _moves(walks: Trajectories[Any]) -> tuple[Any, Any]:
@@ -133,13 +144,16 @@ def _state_problem(space: Space[Any, Any], s: Any) -> str | None:
             return f"{reference.name} has nothing open at {describe(states, row)}"
         if reference.forced and bool((count != 1).any()):
             row = int((count != 1).nonzero()[0])
-            return f"{reference.name} is called forced, but has {int(count[row])} open at {describe(states, row)}"
+            at = describe(states, row)
+            return (
+                f"{reference.name} is called forced, but has {int(count[row])} branches or sink open at {at}"
+            )
         for i, branch in enumerate(reference.branches):
             rows = is_open[:, i].nonzero().squeeze(-1)
             live = branch.live(states[rows]) if isinstance(branch.base, Counting) and len(rows) else None
             if live is not None and bool((~live.any(-1)).any()):
                 row = int(rows[(~live.any(-1)).nonzero()[0]])
-                return f"{type(branch).__name__} of {reference.name} is open without an atom at {describe(states, row)}"
+                return f"{naming(reference, i)} is open without a live atom at {describe(states, row)}"
     return None
 
 

@@ -47,17 +47,17 @@ def check(
 ) -> Report:
     r"""Test a space, and optionally a target and a flow on it, against the hypotheses of the theory.
 
-    The checks, by name:
+    The checks, by name, in an order in which each relies on those above it:
 
-    - ``pairing``: :math:`\nu \otimes \kappa = \nu \otimes \kappa_b` on pairs of states (eq. 4).
     - ``charts``: pull inverts push; weights are Jacobians.
-    - ``normalisation``: laws have mass 1, and draws follow their density.
-    - ``support``: each kernel scores the other's walks, and all of nu leads back to s0.
+    - ``read_write``: read and write are inverse, and carry nu on X to ``points``; features are finite.
     - ``absorbing``: every walk ends within the horizon; the flags say the truth.
+    - ``support``: each kernel scores the other's walks, and all of nu leads back to s0.
+    - ``pairing``: :math:`\nu \otimes \kappa = \nu \otimes \kappa_b` on pairs of states (eq. 4).
     - ``evidence``: E[r p_B / p_F] = Z with untrained kernels, end to end. Without a target whose log Z
       is known, on the law that ``points`` is probed with.
+    - ``normalisation``: laws have mass 1, and draws follow their density.
     - ``gradients``: every parameter receives a finite gradient (needs ``gfn``).
-    - ``read_write``: read and write are inverse, and carry nu on X to ``points``.
     - ``target``: measure, support, batching, dtype, known log Z (needs ``target``).
 
     Runs in float64 on the CPU; the default dtype, torch's generators and the flow stay as they were.
@@ -94,9 +94,7 @@ def check(
         )
     share = false_alarm / STATISTICAL
     fits = target is not None and target.measure == space.points
-    known = log_z
-    if known is None and isinstance(target, HasLogZ):
-        known = float(target.log_z)
+    known = _known_log_z(target) if log_z is None else log_z
     probed = Probed(space.points)
     if target is None or not fits or known is None:
         judge: Target[Any] = probed
@@ -105,25 +103,29 @@ def check(
         judge, judge_log_z = target, known
     with default_dtype(torch.float64), torch.no_grad():
         flow = None if gfn is None else copy.deepcopy(gfn).double()
+        learner = target if target is not None and fits else probed
         steps: list[tuple[str, Callable[[], Result] | str]] = [
-            ("pairing", lambda: pairing(space, 10 * n, share)),
             ("charts", lambda: charts(space, n)),
-            ("normalisation", lambda: normalisation(space, flow, n, share)),
-            ("support", lambda: support(space, n)),
-            ("absorbing", lambda: absorbing(space, n)),
-            ("evidence", lambda: evidence(space, judge, judge_log_z, n, share)),
-            ("gradients", "no flow was given"),
             ("read_write", lambda: read_write(space, n, share)),
+            ("absorbing", lambda: absorbing(space, n)),
+            ("support", lambda: support(space, n)),
+            ("pairing", lambda: pairing(space, 10 * n, share)),
+            ("evidence", lambda: evidence(space, judge, judge_log_z, n, share)),
+            ("normalisation", lambda: normalisation(space, flow, n, share)),
+            ("gradients", "no flow was given"),
             ("target", "no target was given"),
         ]
         if flow is not None:
-            learner = target if target is not None and fits else probed
             losses = _default_objectives(flow) if objectives is None else objectives
-            steps[6] = ("gradients", lambda: gradients(flow, learner, losses))
+            steps[-2] = ("gradients", lambda: gradients(flow, learner, losses))
         if target is not None:
-            steps[8] = ("target", lambda: target_itself(space, target, known, n))
+            steps[-1] = ("target", lambda: target_itself(space, target, known, n))
         results = [_run(name, step, seed) for name, step in steps]
     return Report(space.name, tuple(results))
+
+
+def _known_log_z(target: object) -> float | None:
+    return float(target.log_z) if isinstance(target, HasLogZ) else None
 
 
 def _default_objectives(gfn: GFlowNet[Any]) -> list[Objective]:
@@ -131,11 +133,13 @@ def _default_objectives(gfn: GFlowNet[Any]) -> list[Objective]:
 
 
 def _run(name: str, step: Callable[[], Result] | str, seed: int) -> Result:
-    """One check from the seed; the library's own errors are its failure, anything else is raised."""
+    """One check from the seed. A space that raises fails the check, and the others are still run."""
     if isinstance(step, str):
         return Result(name, "skipped", step)
     with seeded(seed):
         try:
             return step()
-        except CtsgfnError as error:
-            return Result(name, "FAIL", f"{type(error).__name__}: {error}")
+        except Exception as error:  # kept as the cause, and raised with the report
+            found = f"{type(error).__name__}: {error}"
+            remedy = "" if isinstance(error, CtsgfnError) else "the traceback is that of raise_if_failed()"
+            return Result(name, "FAIL", found, remedy=remedy, cause=error)

@@ -40,6 +40,16 @@ def log_law(measure: Measure[Any], x: Any) -> Tensor:
     return out.index_copy(0, rows, measure.log_probe(x[rows]).double())
 
 
+def naming(reference: ReferenceKernel[Any], i: int) -> str:
+    """A branch as a short text for messages: its class, its place and its kernel."""
+    name = type(reference.branches[i]).__name__
+    return (
+        f"{name} of {reference.name}"
+        if len(reference.branches) == 1
+        else f"branch {i} ({name}) of {reference.name}"
+    )
+
+
 def never_stopping(reference: ReferenceKernel[S]) -> ReferenceKernel[S]:
     """The kernel without the sink, wherever anything else is open."""
     sink = reference.sink

@@ -19,11 +19,14 @@ class Result:
     found: str  # what was measured
     allowed: str = ""  # the threshold it was held against
     remedy: str = ""  # what to look at where it failed, one sentence
+    cause: Exception | None = None  # what was raised, where the check could not be finished
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """The results of ``ctsgfn.check``, in order.
+    """The results of ``ctsgfn.check``, in an order in which each check relies on those above it.
+
+    So where several fail, start with the first.
 
     Example:
         >>> report = Report("my space", (Result("pairing", "pass", "max |z| = 1.2", "4.5"),))
@@ -65,8 +68,11 @@ class Report:
             CheckFailed: with the whole table as its message.
         """
         if not self.ok:
-            raise CheckFailed(str(self))
+            raise CheckFailed(str(self)) from next((r.cause for r in self.failures if r.cause), None)
         return self
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         head = "passed" if self.ok else f"{len(self.failures)} of {len(self.results)} FAILED"
@@ -77,5 +83,5 @@ class Report:
             allowed = f" (allowed: {r.allowed})" if r.allowed else ""
             lines.append(f"  {r.name:<{name}}  {r.verdict:<{verdict}}  {r.found}{allowed}")
             if r.verdict == "FAIL" and r.remedy:
-                lines.append(f"  {'':<{name}}  remedy: {r.remedy}")
+                lines.append(f"  {'':<{name}}  remedy: {r.remedy}.")
         return "\n".join(lines)

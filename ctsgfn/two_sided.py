@@ -26,7 +26,10 @@ from torch import Tensor
 FUNCTIONS = 12
 """Random cosines beside the constant function."""
 
-FEWEST = 100.0
+REACH = 30.0
+"""Largest log-factor that is looked for."""
+
+FEWEST = 400.0
 """Effective number of draws below which the normal approximation is not believed."""
 
 
@@ -36,8 +39,16 @@ class Side:
 
     log_ratio: Tensor  # [n] log dR/dL
     features: Tensor  # [n, F] the draw as numbers, 0 on rows without a draw
-    groups: Tensor | None = None  # [n, G] bool: pieces to compare one by one
+    cell: Tensor | None = (
+        None  # [n] long: which of several pieces the draw lies in, -1 none; on both sides or neither
+    )
     log_weight: Tensor | None = None  # [n] importance weights, normalised here; None means even
+
+    @property
+    def share(self) -> Tensor:
+        """Normalised weight of each draw, [n]."""
+        n = len(self.log_ratio)
+        return self.log_ratio.new_full((n,), 1 / n) if self.log_weight is None else self.log_weight.softmax(0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class Comparison:
     limit: float  # what |z| may be, Bonferroni over the functions
     functions: int
     effective: float  # effective draws behind the constant function
+    cells: Tensor  # [G] |z| of each piece, NaN where too few draws meet
 
     @property
     def conclusive(self) -> bool:
@@ -58,6 +70,12 @@ class Comparison:
     def ok(self) -> bool:
         """Whether the sides agree."""
         return self.z <= self.limit
+
+    @property
+    def worst_cell(self) -> int | None:
+        """The piece with the largest |z|, if that alone is too large."""
+        bad = (self.cells > self.limit).nonzero().squeeze(-1)
+        return int(bad[self.cells[bad].argmax()]) if len(bad) else None
 
     def __str__(self) -> str:
         return f"max |z| = {self.z:.1f} over {self.functions} functions"
@@ -74,7 +92,7 @@ def z_limit(false_alarm: float, comparisons: int) -> float:
 
 
 def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
-    """Compare two sides on the constant, on random cosines of the features, and group by group.
+    """Compare two sides on the constant, on random cosines of the features, and piece by piece.
 
     Args:
         left: draws of L.
@@ -90,33 +108,76 @@ def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
         False
     """
     f_left, f_right = _functions(left, right)
-    mean_left, var_left, mass_left, square_left = _moments(f_left, left.log_ratio, left.log_weight)
-    mean_right, var_right, mass_right, square_right = _moments(f_right, -right.log_ratio, right.log_weight)
+    count = max([-1, *[int(side.cell.max()) for side in (left, right) if side.cell is not None]]) + 1
+    mean_left, var_left, mass_left, square_left = _moments(f_left, left, left.log_ratio, count)
+    mean_right, var_right, mass_right, square_right = _moments(f_right, right, -right.log_ratio, count)
     rounding = 1e-9  # sides without variance (counting measure) agree to rounding
     z = (mean_left - mean_right).abs() / (var_left + var_right + rounding**2).sqrt()
+    z = torch.where(z.isnan(), math.inf, z)
     effective = (mass_left + mass_right).square() / (square_left + square_right).clamp(min=1e-300)
     judged = effective >= FEWEST
-    count = max(1, int(judged.sum()))
+    number = max(1, int(judged.sum()))
     largest = float(z[judged].max()) if bool(judged.any()) else 0.0
-    if math.isnan(largest):
-        largest = math.inf
-    return Comparison(largest, z_limit(false_alarm, count), count, float(effective[0]))
+    cells = torch.where(judged, z, math.nan)[len(z) - count :]
+    return Comparison(largest, z_limit(false_alarm, number), number, float(effective[0]), cells)
 
 
-def _moments(f: Tensor, log_odds: Tensor, log_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean of f sigmoid(log_odds), the variance of that mean, and sums of |terms| and their squares."""
-    g = f * log_odds.sigmoid().unsqueeze(-1)
-    if log_weight is None:
-        v = g.new_full((len(g), 1), 1 / len(g))
-    else:
-        v = log_weight.softmax(0).unsqueeze(-1)
-    mean = (v * g).sum(0)
-    terms = v * g
-    return mean, (v * (g - mean)).square().sum(0), terms.abs().sum(0), terms.square().sum(0)
+def log_factor(left: Side, right: Side, cell: int | None = None) -> float:
+    r"""What the log-ratio lacks: the c for which :math:`e^c \rho` satisfies the identity with f = 1.
+
+    Bennett's estimate of a ratio of normalisers, by bisection: one side rises with c, the other falls.
+
+    Args:
+        left: draws of L.
+        right: draws of R.
+        cell: the piece to look at; None for all.
+
+    Example:
+        >>> x, y = torch.rand(2, 20_000, 1, dtype=torch.float64).unbind()  # L uniform, R of density 2 y
+        >>> y = y.sqrt()
+        >>> c = log_factor(Side(x[:, 0].log(), x), Side(y[:, 0].log(), y))
+        >>> abs(math.exp(c) - 2) < 0.1
+        True
+    """
+    shares = []
+    for side in (left, right):
+        inside = 1.0 if cell is None or side.cell is None else side.cell == cell
+        shares.append(side.share * inside)
+    low, high = -REACH, REACH
+    while high - low > 1e-5:
+        c = 0.5 * (low + high)
+        of_left = (shares[0] * (left.log_ratio + c).sigmoid()).sum()
+        of_right = (shares[1] * (-right.log_ratio - c).sigmoid()).sum()
+        low, high = (c, high) if bool(of_left < of_right) else (low, c)
+    return 0.5 * (low + high)
+
+
+def _moments(f: Tensor, side: Side, log_odds: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean of f sigmoid(log_odds), the variance of that mean, and sums of |terms| and their squares.
+
+    Columns: those of f, then the indicators of the cells.
+    """
+    v, odds = side.share, log_odds.sigmoid()
+    terms = (v * odds).unsqueeze(-1) * f
+    mean = terms.sum(0)
+    variance = (terms - v.unsqueeze(-1) * mean).square().sum(0)
+    mass, square = terms.abs().sum(0), terms.square().sum(0)
+    if cells and side.cell is not None:
+        inside = side.cell >= 0
+        cell, weight, term = side.cell[inside], v[inside], (v * odds)[inside]
+
+        def per_cell(values: Tensor) -> Tensor:
+            return v.new_zeros(cells).index_add(0, cell, values)
+
+        part, part_square = per_cell(term), per_cell(term.square())
+        spread = part_square - 2 * part * per_cell(weight * term) + part.square() * v.square().sum()
+        mean, variance = torch.cat([mean, part]), torch.cat([variance, spread.clamp(min=0.0)])
+        mass, square = torch.cat([mass, part]), torch.cat([square, part_square])
+    return mean, variance, mass, square
 
 
 def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
-    """The constant, random cosines at several wavelengths, and the groups: [n, T] on each side."""
+    """The constant, and random cosines at several wavelengths: [n, 1 + FUNCTIONS] on each side."""
     pooled = torch.cat(
         [left.features[left.log_ratio > -math.inf], right.features[right.log_ratio < math.inf]]
     )
@@ -130,9 +191,6 @@ def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
 
     def on(side: Side) -> Tensor:
         waves = ((side.features - centre) @ frequency + phase).cos()
-        columns = [waves.new_ones(len(waves), 1), waves]
-        if side.groups is not None:
-            columns.append(side.groups.to(waves.dtype))
-        return torch.cat(columns, dim=-1)
+        return torch.cat([waves.new_ones(len(waves), 1), waves], dim=-1)
 
     return on(left), on(right)
