@@ -23,7 +23,18 @@ from ctsgfn.trajectories import Trajectories
 
 @dataclass(frozen=True)
 class Balance:
-    """Everything an objective may look at; row i is the edge that leaves states[i]."""
+    """Everything an objective may look at; row i is the edge that leaves states[i].
+
+    Example:
+        Two trajectories of two edges; log Z is right for the first.
+
+        >>> owner, last = torch.tensor([0, 0, 1, 1]), torch.tensor([False, True, False, True])
+        >>> log_forward = torch.tensor([-1.0, 0.0, -2.0, 0.0])
+        >>> reward = torch.tensor([2.0, 2.0])
+        >>> b = Balance(log_forward, torch.zeros(4), reward, torch.tensor(3.0), owner, last, ~last)
+        >>> (b.log_z - b.log_weight).tolist()
+        [0.0, -1.0]
+    """
 
     log_forward: Tensor  # [M] log p_F of the edge, the one to the sink included
     log_backward: Tensor  # [M] log p_B of the edge, 0 on sink edges

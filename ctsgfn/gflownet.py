@@ -34,6 +34,15 @@ class GFlowNet(nn.Module, Generic[S]):
     Raises:
         MeasureMismatch: when a kernel is a density against another reference than the space's.
         InvalidInput: when log_z is not a 0-dimensional parameter.
+
+    Example:
+        >>> from ctsgfn.diffuse import diffuse
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> space, other = hypergrid(2, 4), hypergrid(2, 4)
+        >>> gfn = GFlowNet(space, diffuse(space.kappa), diffuse(space.kappa_b))
+        >>> GFlowNet(space, diffuse(other.kappa), diffuse(space.kappa_b))
+        Traceback (most recent call last):
+        ctsgfn.errors.MeasureMismatch: the kernel given for kappa is a density against ...
     """
 
     def __init__(

@@ -35,6 +35,22 @@ class Branch(ABC, Generic[S]):
     ``base`` are outside the support at ``s``; give ``owns`` when the kernel has several branches;
     give ``intrinsic`` when the measure is the length, area or volume of the image, so that the
     validator can test ``log_weight`` against automatic differentiation.
+
+    Example:
+        Standard normal steps of size 2; their reference measure is dx', not da.
+
+        >>> from dataclasses import replace
+        >>> from ctsgfn.measures import Lebesgue
+        >>> class Stride(Branch[S]):
+        ...     base = Lebesgue(1)
+        ...     def push(self, s, a):
+        ...         return replace(s, x=s.x + 2 * a)
+        ...     def pull(self, s, t):
+        ...         return (t.x - s.x) / 2
+        ...     def log_weight(self, s, a):
+        ...         return torch.full((len(a),), 2.0).log()
+        ...     def intrinsic(self, t):
+        ...         return t.x
     """
 
     base: Measure[Tensor]
@@ -87,6 +103,12 @@ class ReferenceKernel(Generic[S]):
 
     Raises:
         InvalidInput: without branches.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid
+        >>> kappa = hypergrid(2, 3).kappa
+        >>> kappa.open(Cell(torch.tensor([[0, 0], [2, 2]]))).tolist()  # may move, may stop
+        [[True, True], [False, True]]
     """
 
     branches: tuple[Branch[S], ...]

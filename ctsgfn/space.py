@@ -44,6 +44,12 @@ class Space(Generic[S, X]):
 
     Raises:
         InvalidInput: when the horizon is below 2 or kappa has no sink.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.torus import torus
+        >>> space = torus(dim=2, steps=5)
+        >>> space.horizon, str(space.points), space.progress(space.source(1)).tolist()
+        (6, 'arc length on 2 circles', [0.0])
     """
 
     name: str

@@ -40,7 +40,7 @@ class Summary:
         >>> w = torch.zeros(100)
         >>> table = summarise({"a": torch.arange(100.0)}, w - w.logsumexp(0), estimate_evidence(w))
         >>> print(str(table).splitlines()[1])
-        a         49.5      28.9      4.50      49.5      94.5      2.89       100
+        a        49.50     28.87      4.50     49.50     94.50      2.89       100
     """
 
     rows: tuple[Row, ...]

@@ -26,6 +26,15 @@ class Target(Protocol[X_contra]):
     """What a user brings: a measure, and an unnormalised log-density against it.
 
     Both are batched: ``log_density`` maps points [B, ..] to [B].
+
+    Example:
+        >>> from ctsgfn.measures import Lebesgue
+        >>> class Laplace:
+        ...     measure = Lebesgue(3)
+        ...     def log_density(self, x):
+        ...         return -x.abs().sum(-1)
+        >>> isinstance(Laplace(), Target)
+        True
     """
 
     @property
