@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, epsilon_uniform, on_policy
+from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput
 from ctsgfn.euclidean import Euclidean, fit_euclidean
@@ -130,7 +130,7 @@ def fit(
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
-            behaviour = epsilon_uniform(0.05) if name == "hypergrid" else on_policy
+            behaviour = mixed(on_policy, epsilon_uniform(0.1), 0.5) if name == "hypergrid" else on_policy
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 

@@ -21,7 +21,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK, backpropagate
 from ctsgfn.objectives import Objective, trajectory_balance
 from ctsgfn.plots import plot_history
-from ctsgfn.seeding import seeded
+from ctsgfn.seeding import generator_states, restore_generators, seeded
 from ctsgfn.target import Density, Target
 
 Schedule = Callable[[float], float]
@@ -285,9 +285,6 @@ class _Run:
 
     def save(self, path: Path, step: int, history: History) -> None:
         """Write everything that the next step depends on."""
-        rng = {"cpu": torch.get_rng_state()}
-        if self.gfn.log_z.is_cuda:
-            rng["cuda"] = torch.cuda.get_rng_state(self.gfn.log_z.device)
         memory: dict[str, Any] = self.behaviour.state_dict() if isinstance(self.behaviour, Remembers) else {}
         save_checkpoint(
             path,
@@ -298,7 +295,7 @@ class _Run:
                 "steps": self.steps,
                 "gfn": self.gfn.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "rng": rng,
+                "rng": generator_states(),
                 "memory": memory,
                 "history": asdict(history),
             },
@@ -322,9 +319,7 @@ class _Run:
             ) from error
         if isinstance(self.behaviour, Remembers):
             self.behaviour.load_state_dict(saved["memory"])
-        torch.set_rng_state(saved["rng"]["cpu"])
-        if "cuda" in saved["rng"] and self.gfn.log_z.is_cuda:
-            torch.cuda.set_rng_state(saved["rng"]["cuda"], self.gfn.log_z.device)
+        restore_generators(saved["rng"])
         for name, value in saved["history"].items():
             setattr(history, name, value)
         history.interrupted = False

@@ -73,6 +73,6 @@ def _head(base: Measure[Any], width: int, components: int, where: str) -> Head:
     if isinstance(base, Lebesgue) and base == Lebesgue(base.dim, 0.0, 1.0):
         return BetaMixture(base.dim, components, width)
     raise InvalidInput(
-        f"there is no default head for {base}, the base of {where}: build the kernels yourself and pass gfn=, "
-        "or give the branch a base of R^d, [0, 1]^d, circles, Counting or Atom."
+        f"there is no default head for {base}, the base of {where}: build the kernels and pass gfn=, "
+        "or use a base of R^d, [0, 1]^d, circles, Counting or Atom."
     )
