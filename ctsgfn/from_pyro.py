@@ -2,133 +2,31 @@ r"""A Pyro model as a target: the log joint of its latent sites, in unconstraine
 
 References:
     Pyro: deep universal probabilistic programming (Bingham et al., 2019), arXiv 1810.09538.
-    Stan reference manual, chapter "Constraint transforms": the same change of variables.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ctsgfn.errors import CtsgfnWarning, InvalidInput
-from ctsgfn.measures import Lebesgue
-from ctsgfn.pyro_runs import Discovery, Reading, Run, Writing
+from ctsgfn.errors import CtsgfnError, CtsgfnWarning, InvalidInput
+from ctsgfn.pyro_runs import Discovery
+from ctsgfn.pyro_target import PyroTarget
 from ctsgfn.seeding import seeded
 
-CHUNK = 2**22
-"""Log-density terms held at once: points times terms a point."""
-
-
-@dataclass(frozen=True, eq=False)
-class PyroTarget:
-    r"""The latent sites of a Pyro model as a target on R^D; made by ``from_pyro``.
-
-    .. math:: \log r(u) = \log p(y, \theta(u)) + \log |\det \theta'(u)|
-
-    with all constants, so that Z is the evidence p(y) of the model. The model runs in the dtype of
-    its own draws, whatever the dtype of the points, and the answer comes back in that of the points.
-    """
-
-    model: Callable[[], Any] = field(repr=False)
-    sites: dict[str, torch.Size]  # shape of each latent site, in its own support
-    free: dict[str, torch.Size] = field(repr=False)  # its shape in unconstrained coordinates
-    params: dict[str, Tensor] = field(repr=False)  # pyro.param values, frozen
-    dtype: torch.dtype
-    chunk: int = field(repr=False)  # points that go through the model at once
-    batched: bool = True  # whether vmap works on this model; else one point at a time
-
-    @property
-    def measure(self) -> Lebesgue:
-        """Lebesgue measure on R^D."""
-        return Lebesgue(sum(shape.numel() for shape in self.free.values()))
-
-    def log_density(self, u: Tensor) -> Tensor:
-        """Log joint [B] at unconstrained points u [B, D], the Jacobian included."""
-
-        def one(row: Tensor) -> Tensor:
-            return torch.as_tensor(self._read(row).log_joint, dtype=row.dtype, device=row.device)
-
-        value: Tensor = self._each(one, self._points(u))
-        return value.to(u.dtype)
-
-    def constrain(self, u: Tensor) -> dict[str, Tensor]:
-        """Map points [B, D] to the value [B, ..] of each latent site, fit for ``pyro.infer.Predictive``."""
-        values: dict[str, Tensor] = self._each(lambda row: self._read(row).values, self._points(u))
-        return values
-
-    def deterministic(self, u: Tensor) -> dict[str, Tensor]:
-        """Values [B, ..] of the model's ``pyro.deterministic`` sites at points [B, D]."""
-        values: dict[str, Tensor] = self._each(lambda row: self._read(row).deterministic, self._points(u))
-        return values
-
-    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
-        """Map values [n, ..] of every latent site to points [n, D]: the inverse of ``constrain``.
-
-        Raises:
-            InvalidInput: when a site is missing, has another shape, or lies outside its support.
-        """
-        if set(values) != set(self.sites):
-            raise InvalidInput(
-                f"unconstrain needs the latent sites {sorted(self.sites)}, got {sorted(values)}: pass one "
-                "tensor for each of them and no other."
-            )
-        n = len(next(iter(values.values())))
-        for name, shape in self.sites.items():
-            if values[name].shape != (n, *shape):
-                raise InvalidInput(
-                    f"site {name!r} needs values of shape {[n, *shape]}, got {list(values[name].shape)}."
-                )
-
-        def one(row: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self._run(Writing(self.params, row)).free
-
-        free = self._each(one, {name: values[name].to(self.dtype) for name in self.sites})
-        for name, part in free.items():
-            bad = ~torch.isfinite(part).reshape(n, -1).all(-1)
-            if bool(bad.any()):
-                raise InvalidInput(
-                    f"site {name!r} lies outside its support, or on its edge, in row {int(bad.nonzero()[0])}."
-                )
-        return torch.cat([free[name].reshape(n, -1) for name in self.free], -1)
-
-    # -------------------------------------------------------------------------------- one run
-    def _points(self, u: Tensor) -> Tensor:
-        dim = self.measure.dim
-        if u.ndim != 2 or u.shape[1] != dim:
-            raise InvalidInput(f"the model has {dim} unconstrained coordinates, got points {list(u.shape)}.")
-        return u.to(self.dtype)
-
-    def _run(self, run: Run) -> Run:
-        with run:
-            self.model()
-        if missing := set(self.free) - set(run.free):
-            raise InvalidInput(
-                f"the latent sites {sorted(missing)} of the model come and go between runs: a target has a "
-                "fixed set of coordinates, so sample every site in every run."
-            )
-        return run
-
-    def _read(self, row: Tensor) -> Run:
-        parts = row.split([shape.numel() for shape in self.free.values()])
-        named = zip(self.free.items(), parts, strict=True)
-        return self._run(Reading(self.params, {name: part.reshape(s) for (name, s), part in named}))
-
-    def _each(self, one: Callable[[Any], Any], rows: Any) -> Any:
-        """Map every row of a tensor, or of a dict of tensors, and stack what comes out."""
-        with pyro.validation_enabled(False), poutine.block():
-            if self.batched:
-                return torch.func.vmap(one, chunk_size=self.chunk)(rows)
-            count = len(rows if isinstance(rows, Tensor) else next(iter(rows.values())))
-            single = [one(torch.utils._pytree.tree_map(lambda t, i=i: t[i], rows)) for i in range(count)]
-        return torch.utils._pytree.tree_map(lambda *parts: torch.stack(parts), *single)
+CHUNK = 2**25
+"""Numbers computed at once: points times numbers a point."""
 
 
 def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarget:
@@ -145,7 +43,12 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
 
     Raises:
         InvalidInput: for what has no density on R^D: discrete, improper, masked or point-mass latents,
-            subsampling plates, a model without latents or with randomness outside its sites.
+            subsampling plates, a model without latents or with randomness outside its sites, data that
+            are NaN or impossible.
+
+    Warns:
+        CtsgfnWarning: when nothing is observed, ``pyro.param`` values are frozen, the model can't be
+            batched, or its density is -inf in places.
 
     Example:
         >>> import pyro.distributions as dist
@@ -165,54 +68,147 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
     def bound() -> Any:
         return model(*args, **kwargs)
 
-    found = Discovery()
-    with seeded(0), torch.no_grad(), poutine.block(), found:
-        bound()
-    if not found.values:
-        raise InvalidInput("the model has no unobserved pyro.sample site: there is nothing to infer.")
+    found = _discovered(bound)
     if not found.evidence:
         _warn("no site of the model is observed: the target is its prior. Did you forget to pass the data?")
     if found.params:
         names = ", ".join(sorted(found.params))
         _warn(f"the pyro.param values of the model ({names}) are not inferred: they stay as they are now.")
-    dtype = torch.float32
-    for value in found.values.values():
-        dtype = torch.promote_types(dtype, value.dtype)
     target = PyroTarget(
         model=bound,
         sites={name: value.shape for name, value in found.values.items()},
         free={name: part.shape for name, part in found.free.items()},
         params=found.params,
-        dtype=dtype,
-        chunk=max(1, CHUNK // found.terms),
+        dtype=_common_dtype(found.values),
     )
-    return _tried(target, next(iter(found.values.values())).device)
-
-
-def _tried(target: PyroTarget, device: torch.device) -> PyroTarget:
-    """Run the target at two points, at once and one by one; fall back to the latter if they differ."""
-    loop = replace(target, batched=False)
     with seeded(0), torch.no_grad():
-        points = 0.5 * torch.randn(2, target.measure.dim, dtype=target.dtype, device=device)
-        try:
-            together, reason = target.log_density(points), "its batched values differ from single ones"
-        except Exception as error:  # reported in the warning, unless the model fails on one point too
-            together, reason = None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        alone, again = loop.log_density(points), loop.log_density(points)
-    if not torch.allclose(alone, again, 0.0, 0.0, equal_nan=True):
+        points = 0.5 * torch.randn(3, target.measure.dim, dtype=target.dtype)
+        points = points.to(next(iter(found.values.values())).device)
+        points[0] = 0.0
+        alone = _alone(target, points)
+        _judge_sites(target, points, alone)
+        return _batched(target, points, alone)
+
+
+def _discovered(bound: Callable[[], Any]) -> Discovery:
+    found = Discovery()
+    try:
+        with seeded(0), torch.no_grad(), pyro.validation_enabled(False), poutine.block(), found:
+            bound()
+    except RuntimeError as error:
+        if isinstance(error, CtsgfnError) or "dtype" not in str(error):
+            raise
+        raise InvalidInput(
+            f"the model mixes floating-point types ({error}): give its priors tensors of the data's dtype, "
+            "or convert the data."
+        ) from error
+    if not found.values:
+        raise InvalidInput("the model has no unobserved pyro.sample site: there is nothing to infer.")
+    return found
+
+
+def _common_dtype(values: Mapping[str, Tensor]) -> torch.dtype:
+    dtype = torch.float32
+    for value in values.values():
+        dtype = torch.promote_types(dtype, value.dtype)
+    return dtype
+
+
+def _alone(target: PyroTarget, points: Tensor) -> Tensor:
+    """Log-density of the points one at a time, twice: it must be a function of the point."""
+    loop = replace(target, batched=False)
+    alone, again = loop.log_density(points), loop.log_density(points)
+    tolerance = 100 * torch.finfo(target.dtype).eps  # a GPU may add up in another order
+    if not torch.allclose(alone, again, tolerance, tolerance, equal_nan=True):
         raise InvalidInput(
             "the model draws random numbers outside its visible pyro.sample sites, so that its log-density "
             "changes from run to run: make them sites, or pass them as data."
         )
+    return alone
+
+
+def _judge_sites(target: PyroTarget, points: Tensor, alone: Tensor) -> None:
+    """Name the sites that are not numbers, or impossible, at the points."""
+    bad = (~torch.isfinite(alone)).nonzero().squeeze(-1).tolist()
+    seen = [target.inspect(points[row]) for row in bad]
+    for run in seen:
+        if run.not_numbers or not run.impossible:
+            raise InvalidInput(
+                f"site {_names(run.not_numbers)} of the model has a log-density that is not a number at "
+                f"{_place(run.values)}: look for impossible values in its data and for parameters outside "
+                "their range, such as a negative scale."
+            )
+    if seen:
+        where = "wherever it was tried, as at" if len(bad) == len(alone) else "at"
+        _warn(
+            f"site {_names(seen[0].impossible)} of the model has density 0 {where} {_place(seen[0].values)}: "
+            "if its support is meant to depend on the latents, use from_pyro(..).floored(-1e3) or another "
+            "least value, because points of log-density -inf are refused; if not, look at the data.",
+            depth=2,
+        )
+
+
+def _names(sites: list[str]) -> str:
+    return ", ".join(repr(name) for name in sites)
+
+
+def _place(values: Mapping[str, Tensor]) -> str:
+    """A few latent values, for a message."""
+    numbers = {name: [round(float(c), 4) for c in v.reshape(-1)[:4]] for name, v in values.items()}
+    return ", ".join(f"{name} = {v[0] if len(v) == 1 else v}" for name, v in list(numbers.items())[:4])
+
+
+def _batched(target: PyroTarget, points: Tensor, alone: Tensor) -> PyroTarget:
+    """The target with its chunk size found, or point by point if vmap fails or gives other values."""
+    try:
+        with _Numbers() as two:
+            target.log_density(points[:2])
+        with _Numbers() as three:
+            together = target.log_density(points)
+        reason = "its batched values differ from single ones"
+    except Exception as error:  # told in the warning
+        together, reason = None, str(error).splitlines()[0].split(". ")[0].removeprefix("vmap: ")
     tolerance = math.sqrt(torch.finfo(target.dtype).eps)
     if together is not None and torch.allclose(together, alone, tolerance, tolerance, equal_nan=True):
-        return target
+        return replace(target, chunk=max(1, CHUNK // max(1, three.count - two.count)))
+    loop = replace(target, batched=False)
+    with _Leaks() as leaks, torch.enable_grad():
+        loop.log_density(points[1:2].clone().requires_grad_())
+    cut = " Its gradient misses what passes through item() or detach()." if leaks.found else ""
     _warn(
         f"vmap can't run this model on many points at once ({reason}), so it runs point by point, which is "
-        "hundreds of times slower: write it without Python control flow, item() or numpy on latent values."
+        "hundreds of times slower: write it without Python control flow, item() or numpy on latent values, "
+        f"and without assigning them to parts of a tensor.{cut}",
+        depth=2,
     )
     return loop
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, CtsgfnWarning, stacklevel=3)
+class _Numbers(TorchDispatchMode):
+    """Counts the numbers that the operations inside it produce."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.count += sum(t.numel() for t in _pytree.tree_leaves(out) if isinstance(t, Tensor))
+        return out
+
+
+class _Leaks(TorchFunctionMode):
+    """Notices values that leave autograd."""
+
+    found = False
+    ways = (Tensor.item, Tensor.tolist, Tensor.detach, Tensor.__float__, Tensor.data.__get__)  # type: ignore[attr-defined]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.ways and args[0].requires_grad:
+            self.found = True
+        return func(*args, **(kwargs or {}))
+
+
+def _warn(message: str, depth: int = 1) -> None:
+    """Warn at the line that called ``from_pyro``, which is ``depth`` calls above the caller."""
+    warnings.warn(message, CtsgfnWarning, stacklevel=2 + depth)

@@ -3,24 +3,21 @@ r"""Effect handlers that run a Pyro model once: to find its latent sites, to set
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import Transform
 
 from ctsgfn.errors import InvalidInput
-
-CIRCULAR = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)
-"""Laws of angles; their periodic densities are declared on the line, where they have infinite mass."""
+from ctsgfn.pyro_supports import moves, outside, to_support
 
 
 class Run(Messenger):
@@ -43,6 +40,10 @@ class Run(Messenger):
         """Return unconstrained part and value of a latent site."""
         raise NotImplementedError
 
+    def add(self, msg: Any, terms: Tensor) -> None:
+        """Add the log-density of a site to the joint."""
+        self.log_joint = self.log_joint + terms.sum()
+
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or isinstance(msg["fn"], _Subsample):
             return
@@ -59,11 +60,9 @@ class Run(Messenger):
             self.deterministic[msg["name"]] = msg["value"]
             return
         log_prob = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
-        terms: Tensor = scale_and_mask(log_prob, msg["scale"], msg["mask"])  # type: ignore[no-untyped-call]
-        self.log_joint = self.log_joint + self._sum(msg, terms)
-
-    def _sum(self, msg: Any, terms: Tensor) -> Tensor:
-        return terms.sum()
+        if msg["is_observed"] and moves(msg["fn"]) and (out := outside(msg["fn"], msg["value"])) is not None:
+            log_prob = torch.where(out, -math.inf, log_prob)
+        self.add(msg, scale_and_mask(log_prob, msg["scale"], msg["mask"]))  # type: ignore[no-untyped-call]
 
     def _pyro_param(self, msg: Any) -> None:
         msg["value"] = self.params[msg["name"]]
@@ -80,6 +79,23 @@ class Reading(Run):
         """Look the part up and map it to the support."""
         part = _lookup(self.parts, msg["name"])
         return part, transform(part)
+
+
+class Inspecting(Reading):
+    """A reading that notes which sites are not numbers, or have density 0."""
+
+    def __init__(self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+        super().__init__(params, parts)
+        self.not_numbers: list[str] = []  # sites whose log-density is NaN or +inf
+        self.impossible: list[str] = []  # sites whose density is 0
+
+    def add(self, msg: Any, terms: Tensor) -> None:
+        """Note the site if one of its terms is not finite."""
+        super().add(msg, terms)
+        if bool((terms == -math.inf).any()):
+            self.impossible.append(msg["name"])
+        elif not bool(torch.isfinite(terms).all()):
+            self.not_numbers.append(msg["name"])
 
 
 class Writing(Run):
@@ -101,7 +117,7 @@ class Discovery(Run):
     def __init__(self) -> None:
         super().__init__({})
         self.evidence = False  # whether any site is observed
-        self.terms = 0  # numbers added up in one run
+        self._seen: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], _Subsample):
@@ -110,17 +126,23 @@ class Discovery(Run):
 
     def give(self, msg: Any, transform: Transform) -> tuple[Tensor, Tensor]:
         """Zero, in the dtype and on the device of a draw."""
-        name, fn = msg["name"], msg["fn"]
-        if name in self.values:
-            raise InvalidInput(f"two latent sites of the model are called {name!r}: rename one.")
         _refuse_mask(msg)
-        part = fn().new_zeros(transform.inverse_shape(fn.shape()))
+        fn = msg["fn"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the draw, of which only the kind is used
+            part = fn().new_zeros(transform.inverse_shape(fn.shape()))
         return part, transform(part)
 
-    def _sum(self, msg: Any, terms: Tensor) -> Tensor:
+    def add(self, msg: Any, terms: Tensor) -> None:
+        """Refuse a name used twice, and data that make no sense."""
+        name = msg["name"]
+        if name in self._seen:
+            raise InvalidInput(f"two sites of the model are called {name!r}: rename one.")
+        self._seen.add(name)
         self.evidence |= bool(msg["is_observed"])
-        self.terms += max(1, torch.as_tensor(terms).numel())
-        return super()._sum(msg, terms)
+        if msg["is_observed"]:
+            _judge_data(msg, terms)
+        super().add(msg, terms)
 
     def _pyro_param(self, msg: Any) -> None:
         name, store = msg["name"], pyro.get_param_store()
@@ -130,46 +152,6 @@ class Discovery(Run):
         value = value() if callable(value) and not isinstance(value, Tensor) else value
         self.params[name] = value.detach().clone()
         super()._pyro_param(msg)
-
-
-def to_support(name: str, fn: Any) -> Transform:
-    """Bijection from unconstrained coordinates onto the support of a latent site.
-
-    Raises:
-        InvalidInput: when the site is discrete, a point mass, improper, or its support has no bijection.
-
-    Example:
-        >>> to_support("tau", dist.HalfNormal(1.0))(torch.zeros(()))
-        tensor(1.)
-    """
-    core = fn
-    while isinstance(core, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
-        core = core.base_dist
-    if not isinstance(core, torch.distributions.Distribution):
-        raise InvalidInput(f"site {name!r} samples from {fn!r}, which is not a distribution.")
-    if isinstance(core, dist.Delta):
-        raise InvalidInput(
-            f"latent site {name!r} is a point mass and has no density: use pyro.deterministic({name!r}, ..)."
-        )
-    if isinstance(core, dist.ImproperUniform):
-        raise InvalidInput(
-            f"latent site {name!r} has an improper prior, so the model has no evidence: give it a proper one."
-        )
-    if isinstance(core, CIRCULAR):
-        return biject_to(constraints.interval(-math.pi, math.pi))
-    try:
-        support: constraints.Constraint = fn.support
-        if support.is_discrete:
-            raise InvalidInput(
-                f"latent site {name!r} ({type(core).__name__}) is discrete or enumerated, and the target "
-                "needs continuous latents: sum it out, with MixtureSameFamily or a logsumexp in pyro.factor."
-            )
-        return biject_to(support)
-    except NotImplementedError as error:
-        raise InvalidInput(
-            f"the support of latent site {name!r} ({type(core).__name__}) has no known bijection from R^k: "
-            "write the site through a distribution that has one."
-        ) from error
 
 
 def _lookup(given: Mapping[str, Tensor], name: str) -> Tensor:
@@ -191,14 +173,43 @@ def _refuse_subsample(msg: Any) -> None:
         )
 
 
-def _refuse_mask(msg: Any) -> None:
-    fn, masks = msg["fn"], [msg["mask"]]
+def _judge_data(msg: Any, terms: Tensor) -> None:
+    """Refuse data of another shape than their distribution's, NaN, and values outside a fixed support."""
+    name, fn, value = msg["name"], msg["fn"], torch.as_tensor(msg["value"])
+    batch, own = value.shape[: max(0, value.ndim - len(fn.event_shape))], torch.Size(fn.batch_shape)
+    if torch.broadcast_shapes(batch, own).numel() > max(batch.numel(), own.numel()):
+        raise InvalidInput(
+            f"observed site {name!r} has values of shape {list(value.shape)} and a distribution of shape "
+            f"{list(fn.shape())}, which multiply to {list(terms.shape)}, so that values are counted many "
+            "times: give both the same shape."
+        )
+    if bool(value.isnan().any()):
+        raise InvalidInput(
+            f"observed site {name!r} has NaN among its values, first at index "
+            f"{value.isnan().nonzero()[0].tolist()}: leave such rows out, or mask them and put in any number."
+        )
+    out = None if moves(fn) else outside(fn, value)
+    if out is not None and bool((out := out & _mask(msg)).any()):
+        raise InvalidInput(
+            f"observed site {name!r} has a value outside the support of {type(fn).__name__}, at index "
+            f"{out.nonzero()[0].tolist()}: look at the data."
+        )
+
+
+def _mask(msg: Any) -> Tensor:
+    """Where a site counts, by its handlers and its distribution."""
+    fn, mask = msg["fn"], torch.as_tensor(True if msg["mask"] is None else msg["mask"])
     while isinstance(fn, torch.distributions.Independent | MaskedDistribution | ExpandedDistribution):
         if isinstance(fn, MaskedDistribution):
-            masks.append(fn._mask)
+            mask = mask & torch.as_tensor(fn._mask)
         fn = fn.base_dist
-    if not all(mask is None or bool(torch.as_tensor(mask).all()) for mask in masks):
+    return mask
+
+
+def _refuse_mask(msg: Any) -> None:
+    if not bool(_mask(msg).all()):
         raise InvalidInput(
             f"latent site {msg['name']!r} is masked, so its density is flat where the mask is False and its "
-            "mass infinite: sample only the unmasked entries (with obs_mask: only the missing ones)."
+            "mass infinite: sample only what the mask keeps (instead of obs_mask, sample the missing entries "
+            "as a site of their own)."
         )

@@ -19,11 +19,11 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors two_sided",
         "states penalties seeding networks distributions diagnostics psis checkpoints",
-        "ascent whitening report",
+        "ascent whitening report traced pyro_supports",
         "measures evidence mixture_fit",
         "reference target summary arviz_export pyro_runs",
-        "kernel space coordinates counted mala plots from_pyro quadrature",
-        "gflownet trajectories diffuse gaussian_fits",
+        "kernel space coordinates counted mala plots pyro_target from_stan quadrature",
+        "gflownet trajectories diffuse gaussian_fits from_pyro",
         "balance annealing exact extreme probing",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance warmup",

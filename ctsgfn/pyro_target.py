@@ -1,0 +1,180 @@
+r"""The target that ``from_pyro`` makes: a model's log joint in unconstrained coordinates.
+
+References:
+    Stan reference manual, chapter "Constraint transforms": the same change of variables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.utils import _pytree
+
+from ctsgfn.errors import InvalidInput
+from ctsgfn.measures import Lebesgue
+from ctsgfn.pyro_runs import Inspecting, Reading, Run, Writing
+from ctsgfn.traced import Traced
+
+
+@dataclass(frozen=True, eq=False)
+class PyroTarget:
+    r"""The latent sites of a Pyro model as a target on R^D; made by ``from_pyro``.
+
+    .. math:: \log r(u) = \log p(y, \theta(u)) + \log |\det \theta'(u)|
+
+    with all constants, so that Z is the evidence p(y) of the model. The model runs in the dtype of
+    its own draws, whatever the dtype of the points, and the answer comes back in that of the points.
+    What the model reads (data, parameters) must not change afterwards.
+    """
+
+    model: Callable[[], Any] = field(repr=False)
+    sites: dict[str, torch.Size]  # shape of each latent site, in its own support
+    free: dict[str, torch.Size] = field(repr=False)  # its shape in unconstrained coordinates
+    params: dict[str, Tensor] = field(repr=False)  # pyro.param values, frozen
+    dtype: torch.dtype
+    chunk: int = field(default=2**12, repr=False)  # points that go through the model at once
+    batched: bool = True  # whether vmap works on this model; else one point at a time
+    floor: float | None = None  # least value, see ``floored``
+    _value: Traced = field(init=False, repr=False)
+    _slope: Traced = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_value", Traced(torch.func.vmap(self._joint)))
+        object.__setattr__(self, "_slope", Traced(torch.func.vmap(torch.func.grad(self._joint))))
+
+    @property
+    def measure(self) -> Lebesgue:
+        """Lebesgue measure on R^D."""
+        return Lebesgue(sum(shape.numel() for shape in self.free.values()))
+
+    def floored(self, floor: float) -> PyroTarget:
+        """Return the same target with values below ``floor`` (and -inf) raised to it.
+
+        For models with hard limits. The target is changed there: the floor is part of what is sampled.
+        """
+        if not math.isfinite(floor):
+            raise InvalidInput(f"floor must be a finite number, got {floor!r}.")
+        return replace(self, floor=float(floor))
+
+    def log_density(self, u: Tensor) -> Tensor:
+        """Log joint [B] at unconstrained points u [B, D], the Jacobian included."""
+        points = self._points(u)
+        value: Tensor = self._chunks(self._value, points) if self.batched else self._loop(self._joint, points)
+        if self.floor is not None:
+            value = torch.where(value < self.floor, self.floor, value)
+        return value.to(u.dtype)
+
+    def score(self, u: Tensor) -> Tensor:
+        """Gradient [B, D] of the log-density, detached; 0 where it is at the floor."""
+        points = self._points(u.detach())
+        if self.batched:
+            slope = self._chunks(self._slope, points)
+        else:
+            with torch.enable_grad():
+                leaf = points.requires_grad_()
+                (slope,) = torch.autograd.grad(self._loop(self._joint, leaf).sum(), leaf)
+        if self.floor is not None:
+            flat = self.log_density(u.detach()) <= self.floor
+            slope = torch.where(flat[:, None], 0.0, slope)
+        return slope.to(u.dtype)
+
+    def constrain(self, u: Tensor) -> dict[str, Tensor]:
+        """Map points [B, D] to the value [B, ..] of each latent site, fit for ``pyro.infer.Predictive``."""
+        return self._each(lambda row: self._read(row).values, self._points(u))
+
+    def deterministic(self, u: Tensor) -> dict[str, Tensor]:
+        """Values [B, ..] of the model's ``pyro.deterministic`` sites at points [B, D]."""
+        return self._each(lambda row: self._read(row).deterministic, self._points(u))
+
+    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
+        """Map values [n, ..] of every latent site to points [n, D]: the inverse of ``constrain``.
+
+        Raises:
+            InvalidInput: when a site is missing, has another shape, or lies outside its support.
+        """
+        if set(values) != set(self.sites):
+            raise InvalidInput(
+                f"unconstrain needs the latent sites {sorted(self.sites)}, got {sorted(values)}: pass one "
+                "tensor for each of them and no other."
+            )
+        n = len(next(iter(values.values())))
+        for name, shape in self.sites.items():
+            if values[name].shape != (n, *shape):
+                raise InvalidInput(
+                    f"site {name!r} needs values of shape {[n, *shape]}, got {list(values[name].shape)}."
+                )
+
+        def one(row: dict[str, Tensor]) -> dict[str, Tensor]:
+            return self._run(Writing(self.params, row)).free
+
+        free = self._each(one, {name: values[name].to(self.dtype) for name in self.sites})
+        for name, part in free.items():
+            bad = ~torch.isfinite(part).reshape(n, -1).all(-1)
+            if bool(bad.any()):
+                raise InvalidInput(
+                    f"site {name!r} lies outside its support, or on its edge, in row {int(bad.nonzero()[0])}."
+                )
+        return torch.cat([free[name].reshape(n, -1) for name in self.free], -1)
+
+    def inspect(self, row: Tensor) -> Inspecting:
+        """Run the model at one point [D] and note the sites whose log-density is not finite."""
+        with pyro.validation_enabled(False), poutine.block(), torch.no_grad():
+            run = Inspecting(self.params, self._parts(row))
+            self._run(run)
+            return run
+
+    # -------------------------------------------------------------------------------- one run
+    def _points(self, u: Tensor) -> Tensor:
+        dim = self.measure.dim
+        if u.ndim != 2 or u.shape[1] != dim:
+            raise InvalidInput(f"the model has {dim} unconstrained coordinates, got points {list(u.shape)}.")
+        return u.to(self.dtype)
+
+    def _parts(self, row: Tensor) -> dict[str, Tensor]:
+        parts = row.split([shape.numel() for shape in self.free.values()])
+        named = zip(self.free.items(), parts, strict=True)
+        return {name: part.reshape(shape) for (name, shape), part in named}
+
+    def _run(self, run: Run) -> Run:
+        with run:
+            self.model()
+        if missing := set(self.free) - set(run.free):
+            raise InvalidInput(
+                f"the latent sites {sorted(missing)} of the model come and go between runs: a target has a "
+                "fixed set of coordinates, so sample every site in every run."
+            )
+        return run
+
+    def _read(self, row: Tensor) -> Run:
+        return self._run(Reading(self.params, self._parts(row)))
+
+    def _joint(self, row: Tensor) -> Tensor:
+        return torch.as_tensor(self._read(row).log_joint, dtype=row.dtype, device=row.device)
+
+    # -------------------------------------------------------------------------------- many runs
+    def _chunks(self, batched: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+        with pyro.validation_enabled(False), poutine.block():
+            if len(points) <= self.chunk:
+                return batched(points)
+            return torch.cat([batched(part) for part in points.split(self.chunk)])
+
+    def _loop(self, one: Callable[[Any], Any], rows: Any) -> Any:
+        """Map every row of a tensor, or of a dict of tensors, one at a time."""
+        count = len(_pytree.tree_leaves(rows)[0])
+        with pyro.validation_enabled(False), poutine.block():
+            single = [one(_pytree.tree_map(lambda t, i=i: t[i], rows)) for i in range(count)]
+        return _pytree.tree_map(lambda *parts: torch.stack(parts), *single)
+
+    def _each(self, one: Callable[[Any], dict[str, Tensor]], rows: Any) -> dict[str, Tensor]:
+        if not self.batched:
+            values: dict[str, Tensor] = self._loop(one, rows)
+            return values
+        with pyro.validation_enabled(False), poutine.block():
+            return torch.func.vmap(one, chunk_size=self.chunk)(rows)
