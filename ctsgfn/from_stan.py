@@ -83,7 +83,7 @@ class StanTarget:
             NonFinite: when Stan rejects a point and there is no floor.
         """
         if torch.is_grad_enabled() and u.requires_grad:
-            value: Tensor = _Differentiable.apply(self._points(u), self)
+            value: Tensor = _Differentiable.apply(self._points(u), self)  # type: ignore[no-untyped-call]
             return value
         rows = enumerate(_array(self._points(u)))
         return torch.tensor([self._value(i, row) for i, row in rows], dtype=torch.float64).to(u)
@@ -159,7 +159,7 @@ class _Differentiable(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         return grad[:, None] * slope, None

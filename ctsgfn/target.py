@@ -176,7 +176,8 @@ def _non_finite(value: Tensor, x: Any) -> NonFinite:
     first = x[row] if isinstance(x, Tensor) else {k: v[row] for k, v in x.tensors().items()}
     where = [round(float(c), 6) for c in first.reshape(-1)[:8]] if isinstance(first, Tensor) else first
     remedy = (
-        "pass floor= to allow -inf outside the support, or give the target's measure its true bounds"
+        "pass floor= to allow -inf outside the support (of a Pyro model, from_pyro(..).floored(..)), or give "
+        "the target's measure its true bounds"
         if float(value[row]) == -float("inf")
         else "mend the log-density there; nothing is replaced for you"
     )
