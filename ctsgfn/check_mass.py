@@ -124,5 +124,5 @@ def _against_diffuse(space: Space[Any, Any], kernel: Kernel[Any], s: Any) -> tup
         log_ratio = kernel(s).log_density(jump).double() - plain(s).log_density(jump)
         arrival = torch.where(jump.stop.unsqueeze(-1), 0.0, space.features(jump.target).double())
         phi = torch.cat([space.features(s).double(), arrival], dim=-1)
-        sides.append(Side(log_ratio, phi, kernel.reference.locate(s, jump)))
+        sides.append(Side(log_ratio, phi, kernel.reference.locate(s, jump)[:, None]))
     return sides[0], sides[1]

@@ -38,8 +38,8 @@ def pairing(space: Space[Any, Any], n: int, false_alarm: float) -> Result:
 
     Left: a nu-probe and a diffuse step forward; right: a nu-probe and a diffuse step back. Both have
     a density against the measure that eq. 4 says is one, so their ratio is known and the identity of
-    ``two_sided`` must hold: for the constant, for random cosines of the features of both ends, and for
-    each pair of branches in each of ``BANDS`` ranges of progress.
+    ``two_sided`` must hold: for the constant, for random cosines of the features of both ends, for
+    each pair of branches, and for each of them in ``BANDS`` ranges of progress.
     """
     remedy = (
         "correct the log_weight of the branch of kappa or of its twin in kappa_b, or nu: on paper, "
@@ -85,27 +85,28 @@ def verdict(
 def _edge_side(
     space: Space[Any, Any], edges: Edges[Any], log_ratio: Tensor, band: Tensor, n: int, missing: float
 ) -> Side:
-    """Scatter edges to the n probes they came from; a cell is a pair of branches in a band."""
+    """Scatter edges to the n probes they came from; cells are pairs of branches, and each in a band."""
     phi = torch.cat([space.features(edges.s), space.features(edges.t)], dim=-1).double()
     forward, backward = space.kappa.locate_move(edges.s, edges.t), space.kappa_b.locate_move(edges.t, edges.s)
-    cell = (forward * len(space.kappa_b.branches) + backward) * BANDS + band
+    pair = forward * len(space.kappa_b.branches) + backward
+    cell = torch.stack([pair * (BANDS + 1), pair * (BANDS + 1) + 1 + band], dim=-1)
     return Side(
         torch.full((n,), missing, dtype=torch.float64).index_copy(0, edges.rows, log_ratio),
         phi.new_zeros(n, phi.shape[-1]).index_copy(0, edges.rows, phi),
-        torch.full((n,), -1).index_copy(0, edges.rows, cell),
+        torch.full((n, 2), -1).index_copy(0, edges.rows, cell),
     )
 
 
 def _place(space: Space[Any, Any], comparison: Comparison, left: Side, right: Side, ahead: Edges[Any]) -> str:
-    """Where two measures on edges differ most, and by how much; nothing where no cell shows it alone."""
+    """Where two measures on edges differ most, and by how much."""
     cell = comparison.worst_cell
     if cell is None or left.cell is None:
-        return ""
-    forward, backward = divmod(cell // BANDS, len(space.kappa_b.branches))
+        return f"; nu x kappa_b is {math.exp(log_factor(left, right)):.3g} of nu x kappa"
+    forward, backward = divmod(cell // (BANDS + 1), len(space.kappa_b.branches))
     names = naming(space.kappa, forward), naming(space.kappa_b, backward)
     factor = math.exp(log_factor(left, right, cell))
     text = f"; nu x kappa_b is {factor:.3g} of nu x kappa on {names[0]} with {names[1]}"
-    rows = (left.cell[ahead.rows] == cell).nonzero().squeeze(-1)
+    rows = (left.cell[ahead.rows] == cell).any(-1).nonzero().squeeze(-1)
     if not len(rows):
         return text
     row = int(rows[0])

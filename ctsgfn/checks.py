@@ -69,7 +69,7 @@ def check(
         objectives: those whose gradients are checked; by default trajectory balance and, for a flow
             with ``log_flow``, detailed balance.
         log_z: the target's log Z where it is known and the target does not say it.
-        n: probes per check (ten times as many for the pairing, whose steps are single).
+        n: probes per check (ten times as many for pairing and read_write, which take no walks).
         seed: of the probes.
         false_alarm: probability that a correct space fails some statistical check.
 
@@ -106,7 +106,7 @@ def check(
         learner = target if target is not None and fits else probed
         steps: list[tuple[str, Callable[[], Result] | str]] = [
             ("charts", lambda: charts(space, n)),
-            ("read_write", lambda: read_write(space, n, share)),
+            ("read_write", lambda: read_write(space, 10 * n, share)),
             ("absorbing", lambda: absorbing(space, n)),
             ("support", lambda: support(space, n)),
             ("pairing", lambda: pairing(space, 10 * n, share)),

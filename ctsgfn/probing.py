@@ -50,6 +50,11 @@ def naming(reference: ReferenceKernel[Any], i: int) -> str:
     )
 
 
+def untrusting(reference: ReferenceKernel[S]) -> ReferenceKernel[S]:
+    """The same kernel without its word that masses are forced: every edge is looked up."""
+    return replace(reference, forced=False)
+
+
 def never_stopping(reference: ReferenceKernel[S]) -> ReferenceKernel[S]:
     """The kernel without the sink, wherever anything else is open."""
     sink = reference.sink

@@ -39,9 +39,7 @@ class Side:
 
     log_ratio: Tensor  # [n] log dR/dL
     features: Tensor  # [n, F] the draw as numbers, 0 on rows without a draw
-    cell: Tensor | None = (
-        None  # [n] long: which of several pieces the draw lies in, -1 none; on both sides or neither
-    )
+    cell: Tensor | None = None  # [n, C] long: pieces that it lies in, -1 none; on both sides or neither
     log_weight: Tensor | None = None  # [n] importance weights, normalised here; None means even
 
     @property
@@ -73,9 +71,9 @@ class Comparison:
 
     @property
     def worst_cell(self) -> int | None:
-        """The piece with the largest |z|, if that alone is too large."""
-        bad = (self.cells > self.limit).nonzero().squeeze(-1)
-        return int(bad[self.cells[bad].argmax()]) if len(bad) else None
+        """The piece with the largest |z|; None where there is none with enough draws."""
+        judged = (~self.cells.isnan()).nonzero().squeeze(-1)
+        return int(judged[self.cells[judged].argmax()]) if len(judged) else None
 
     def __str__(self) -> str:
         return f"max |z| = {self.z:.1f} over {self.functions} functions"
@@ -141,7 +139,7 @@ def log_factor(left: Side, right: Side, cell: int | None = None) -> float:
     """
     shares = []
     for side in (left, right):
-        inside = 1.0 if cell is None or side.cell is None else side.cell == cell
+        inside = 1.0 if cell is None or side.cell is None else (side.cell == cell).any(-1)
         shares.append(side.share * inside)
     low, high = -REACH, REACH
     while high - low > 1e-5:
@@ -163,8 +161,8 @@ def _moments(f: Tensor, side: Side, log_odds: Tensor, cells: int) -> tuple[Tenso
     variance = (terms - v.unsqueeze(-1) * mean).square().sum(0)
     mass, square = terms.abs().sum(0), terms.square().sum(0)
     if cells and side.cell is not None:
-        inside = side.cell >= 0
-        cell, weight, term = side.cell[inside], v[inside], (v * odds)[inside]
+        row, column = (side.cell >= 0).nonzero(as_tuple=True)
+        cell, weight, term = side.cell[row, column], v[row], (v * odds)[row]
 
         def per_cell(values: Tensor) -> Tensor:
             return v.new_zeros(cells).index_add(0, cell, values)
