@@ -36,7 +36,8 @@ from ctsgfn.balance import Balance, balance
 from ctsgfn.behaviours import mixed, on_policy
 from ctsgfn.diagnostics import kde_jsd
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.kernels.spaces.box import Spot, box, box_encoder, box_kernels
+from ctsgfn.kernels.heads.waves import wave_encoder
+from ctsgfn.kernels.spaces.box import Spot, box, box_kernels
 from ctsgfn.networks import StateFunction
 from ctsgfn.objectives import detailed_balance, trajectory_balance
 from ctsgfn.seeding import seeded
@@ -62,7 +63,7 @@ TRAINING = {"lr": 2e-3, "lr_log_z": 1e-2}
 def build(delta: float = 0.25) -> GFlowNet[Spot]:
     """The flow."""
     space = box(delta)
-    encoder = box_encoder(space, OPTIONS["hidden"], OPTIONS["layers"], OPTIONS["harmonics"])
+    encoder = wave_encoder(space, OPTIONS["hidden"], OPTIONS["layers"], OPTIONS["harmonics"])
     return GFlowNet(space, *box_kernels(space, **OPTIONS), log_flow=StateFunction(encoder))
 
 

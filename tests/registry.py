@@ -13,11 +13,14 @@ from torch import Tensor
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
+from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
+from ctsgfn.kernels.spaces.box import box, box_kernels
+from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
@@ -74,6 +77,16 @@ def log_bell(dim: int) -> float:
     return 0.5 * dim * math.log(math.pi)
 
 
+def hill(space: Space[Any, Tensor]) -> Density[Tensor]:
+    """On the unit cube: log r = sum of the coordinates."""
+    return as_target(lambda x: x.sum(-1), space.points)
+
+
+def log_hill(dim: int) -> float:
+    """Log Z of ``hill``: (e - 1)^dim."""
+    return dim * math.log(math.e - 1)
+
+
 def flow(kernels: Callable[..., Any], space: Space[Any, Any], **options: Any) -> GFlowNet[Any]:
     """The default kernels of a space, and a network for log u."""
     return GFlowNet(space, *kernels(space, **options), log_flow=state_flow(space, hidden=16))
@@ -86,6 +99,18 @@ def sliced(space: Space[Any, Tensor]) -> GFlowNet[Any]:
 
 
 SPACES: dict[str, SpaceCase] = {
+    "box": SpaceCase(
+        space=lambda: box(0.3),
+        kernels=lambda space: flow(box_kernels, space, hidden=16, layers=2, harmonics=2),
+        target=hill,
+        log_z=lambda space: log_hill(2),
+    ),
+    "cube": SpaceCase(
+        space=lambda: cube(2),
+        kernels=lambda space: flow(cube_kernels, space, hidden=16, layers=2, harmonics=2),
+        target=hill,
+        log_z=lambda space: log_hill(2),
+    ),
     "diffusion": SpaceCase(
         space=lambda: diffusion(2, steps=4, sigma=1.5),
         kernels=sliced,
@@ -136,6 +161,7 @@ class HeadCase:
 
 
 HEADS: dict[str, HeadCase] = {
+    "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),

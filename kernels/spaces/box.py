@@ -22,8 +22,9 @@ from ctsgfn.diffuse import Diffuse, diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
+from ctsgfn.kernels.heads.waves import wave_encoder
 from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum
-from ctsgfn.networks import MLP, FeatureEncoder, zero_init
+from ctsgfn.networks import zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -33,9 +34,9 @@ QUARTER = math.pi / 2
 
 @dataclass(frozen=True)
 class Spot(Batch):
-    """A point of the square, or s0 (started = False, x = 0)."""
+    """A point of the square (of the cube), or s0 (started = False, x = 0)."""
 
-    x: Tensor  # [B, 2]
+    x: Tensor  # [B, 2] ([B, d])
     started: Tensor  # [B] bool
 
 
@@ -51,7 +52,7 @@ class Disc(Branch[Spot]):
     """
 
     def __init__(self, delta: float) -> None:
-        self.base = Lebesgue(2, 0.0, 1.0)
+        self.base: Lebesgue = Lebesgue(2, 0.0, 1.0)
         self.delta = delta
 
     def push(self, s: Spot, a: Tensor) -> Spot:
@@ -88,7 +89,7 @@ class Arc(Branch[Spot]):
     """
 
     def __init__(self, delta: float, sign: int) -> None:
-        self.base = Lebesgue(1, 0.0, 1.0)
+        self.base: Lebesgue = Lebesgue(1, 0.0, 1.0)
         self.delta, self.sign = delta, sign
 
     def interval(self, s: Spot) -> tuple[Tensor, Tensor]:
@@ -204,7 +205,7 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
         ),
         kappa_b=ReferenceKernel((home, back), allowed=backward_open, forced=True, name="kappa_b of the box"),
         progress=lambda s: s.started * (1 + s.x.sum(-1) / delta),
-        horizon=2 + math.floor(2 / delta),
+        horizon=2 + math.ceil(2 / delta),
         points=points,
         read=lambda s: s.x,
         write=write,
@@ -232,7 +233,7 @@ def box_kernels(
         layers: hidden layers of each network.
         components: mixture components on the arcs.
         first_components: mixture components on the first disc.
-        harmonics: the networks also see the waves of ``box_encoder``.
+        harmonics: the networks also see the waves of ``wave_encoder``.
         learned_backward: learn p_B; otherwise it is uniform on the arcs.
         tied: p_B shares all but its output layer with p_F.
 
@@ -245,23 +246,11 @@ def box_kernels(
         >>> forward(space.source(1)).log_mass.tolist()
         [[0.0, -inf, -inf]]
     """
-    torso = box_encoder(space, hidden, layers, harmonics)
+    torso = wave_encoder(space, hidden, layers, harmonics)
     first, later = BetaMixture(2, first_components, 0), BetaMixture(1, components, hidden)
     forward = Kernel(space.kappa, torso, [first, later], gate=zero_init(nn.Linear(hidden, 3)))
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
-    other = torso if tied else box_encoder(space, hidden, layers, harmonics)
+    other = torso if tied else wave_encoder(space, hidden, layers, harmonics)
     heads: list[Head] = [Diffuse(Atom()), BetaMixture(1, components, hidden)]
     return forward, Kernel(space.kappa_b, other, heads)
-
-
-def box_encoder(space: Space[Spot, Any], hidden: int, layers: int, harmonics: int) -> FeatureEncoder:
-    r"""Network on the features and on :math:`\sin \pi k x_i, \cos \pi k x_i`, k = 1 .. harmonics."""
-    order = range(1, harmonics + 1)
-
-    def features(s: Spot) -> Tensor:
-        angles = torch.cat([math.pi * k * s.x for k in order], -1)
-        return torch.cat([space.features(s), angles.sin(), angles.cos()], -1)
-
-    network = MLP(space.width + 4 * harmonics, hidden, layers, activation=nn.LeakyReLU)
-    return FeatureEncoder(features, network, hidden)
