@@ -1,0 +1,111 @@
+"""The validator is honest: what is broken is noticed by the check that is there for it, what is right passes.
+
+Every registered space is broken in every way of ``mutations.MUTATIONS`` that makes sense on it. The
+fast form has few probes and large errors; the slow one has the default number of probes, and errors
+of a tenth on every single branch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+from altered import reference_of
+from mutations import HARMLESS, MUTATIONS, weight
+from registry import SPACES
+
+from ctsgfn.checks import check
+from ctsgfn.space import Space
+
+FEW = 2000
+"""Probes of the fast form."""
+
+
+@cache
+def space(name: str) -> Space[Any, Any]:
+    return SPACES[name].space()
+
+
+BROKEN = [
+    pytest.param(s, m, id=f"{s}-{m}") for s in SPACES for m in MUTATIONS if MUTATIONS[m].change(space(s))
+]
+CHANGED = [pytest.param(s, h, id=f"{s}-{h}") for s in SPACES for h in HARMLESS if HARMLESS[h](space(s))]
+
+
+def broken(name: str, mutation: str) -> Space[Any, Any]:
+    out = MUTATIONS[mutation].change(space(name))
+    assert out is not None
+    return out
+
+
+@pytest.mark.parametrize(("name", "mutation"), BROKEN)
+def test_mutation_is_caught(name: str, mutation: str) -> None:
+    by = MUTATIONS[mutation].caught_by
+    report = check(broken(name, mutation), n=FEW, only=[by])
+    result = report[by]
+    assert result.verdict == "FAIL", str(report)
+    assert result.remedy or result.cause is not None, "a failure says what to do, or what was raised"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mutation"), BROKEN)
+def test_mutation_is_caught_with_default_probes(name: str, mutation: str) -> None:
+    report = check(broken(name, mutation))
+    assert report[MUTATIONS[mutation].caught_by].verdict == "FAIL", str(report)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_is_broken_in_six_ways_or_more(name: str) -> None:
+    ways = [m for m in MUTATIONS if MUTATIONS[m].change(space(name))]
+    assert len(ways) >= 6
+    assert {MUTATIONS[m].caught_by for m in ways} >= {
+        "pairing",
+        "charts",
+        "support",
+        "absorbing",
+        "read_write",
+        "evidence",
+    }
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGED)
+def test_harmless_changes_pass(name: str, change: str) -> None:
+    changed = HARMLESS[change](space(name))
+    assert changed is not None
+    report = check(changed, n=FEW)
+    assert report.ok, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["kappa", "kappa_b"])
+@pytest.mark.parametrize("name", SPACES)
+def test_a_tenth_too_much_on_any_branch_is_caught(name: str, side: str) -> None:
+    for i in range(len(reference_of(space(name), side).branches)):
+        wrong = weight(side, 1.1, i)(space(name))
+        if wrong is not None:
+            report = check(wrong)
+            assert report["pairing"].verdict == "FAIL", f"branch {i} of {side}: {report}"
+            assert "nu x kappa_b is" in report["pairing"].found
+
+
+def no_false_alarm(name: str, seeds: range, n: int) -> None:
+    """Check a correct space, its default kernels and its target from many seeds."""
+    case = SPACES[name]
+    target, log_z = case.target(space(name)), case.log_z(space(name))
+    gfn = case.kernels(space(name))
+    for seed in seeds:
+        report = check(space(name), target, gfn, log_z=log_z, seed=seed, n=n)
+        assert report.ok, f"seed {seed}: {report}"
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_no_false_alarm(name: str) -> None:
+    no_false_alarm(name, range(5), n=FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPACES)
+def test_no_false_alarm_in_two_hundred_seeds(name: str) -> None:
+    """False alarms have probability 1e-4 a call at most: 0.02 of them are expected here on each space."""
+    no_false_alarm(name, range(200), n=20_000)
