@@ -35,14 +35,14 @@ from ctsgfn.gradient import backpropagate
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.objectives import trajectory_balance
 from ctsgfn.target import Target, score
-from ctsgfn.targets.many_well import many_well
-from ctsgfn.targets.mixtures import twenty_five_modes
+from ctsgfn.targets.gaussian_grid import twenty_five_gaussians
+from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.trajectories import rollout
 
 STEPS, BATCH, HIDDEN, RUN = 100, 300, 64, 3000
 CASES: dict[str, tuple[Callable[[], Target[Tensor]], int, float]] = {
-    "25 modes, d = 2": (twenty_five_modes, 2, math.sqrt(50.0)),
-    "many-well, d = 32": (lambda: many_well(32), 32, math.sqrt(2.0)),
+    "25 modes, d = 2": (twenty_five_gaussians, 2, math.sqrt(50.0)),
+    "many-well, d = 32": (lambda: ManyWell(32), 32, math.sqrt(2.0)),
 }
 
 
@@ -69,7 +69,7 @@ def ours(target: Target[Tensor], dim: int, sigma: float, *, langevin: bool) -> C
     space = diffusion(dim, steps=STEPS, sigma=sigma)
     kernels = diffusion_kernels(space, target, hidden=HIDDEN, layers=2, langevin=langevin)
     gfn = GFlowNet(space, *kernels)
-    optimiser = torch.optim.Adam(gfn.parameters(), lr=1e-4)
+    optimiser = torch.optim.Adam(gfn.parameters(), lr=1e-4, foreach=True)
 
     def update() -> None:
         trajectories = rollout(space, gfn.forward_kernel, BATCH)
@@ -112,7 +112,7 @@ class Eager(nn.Module):
 def eager(target: Target[Tensor], dim: int, sigma: float, *, langevin: bool) -> Callable[[], None]:
     """One update by the step-by-step loop with the graph kept."""
     network, log_z = Eager(dim), nn.Parameter(torch.zeros(()))
-    optimiser = torch.optim.Adam([*network.parameters(), log_z], lr=1e-4)
+    optimiser = torch.optim.Adam([*network.parameters(), log_z], lr=1e-4, foreach=True)
     dt = 1 / STEPS
 
     def normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctsgfn.balance import Balance, pieces
 from ctsgfn.diffuse import diffuse
@@ -86,6 +86,11 @@ class Guided:
         self.kernel, self.guide, self.rate = kernel, guide, rate
         self.anchor = kernel.anchor
 
+    def modules(self) -> Iterator[nn.Module]:
+        """The modules of both kernels."""
+        yield from self.kernel.modules()
+        yield from self.guide.modules()
+
     def __call__(self, s: Any) -> GuidedLaw:
         """Law of the next state from each of s."""
         own = self.kernel(s)
@@ -118,8 +123,8 @@ class GuidedLaw:
         target, _ = self.guide.draw_move()
         if self.rate < 1.0:
             other, _ = self.own.draw_move()
-            anchor = self.own.context
-            rows = (torch.rand(len(self.own.s), device=anchor.device) >= self.rate).nonzero().squeeze(-1)
+            device = self.own.kernel.anchor.device
+            rows = (torch.rand(len(self.own.s), device=device) >= self.rate).nonzero().squeeze(-1)
             target = target.put(rows, other[rows])
         return target, self.own.log_density_to(target)
 

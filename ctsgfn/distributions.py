@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -69,32 +68,6 @@ class CoordinateLaw(Distribution):
         return self.draw()
 
 
-class _NormalLogDensity(torch.autograd.Function):
-    """Sum of log N(value; mean, exp(2 log_scale)) over the last axis, [B], with its gradient in closed form.
-
-    The formula is short, but as a graph of tensor operations it costs as much as a small network.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Density; keeps z = (value - mean) / scale and 1 / scale."""
-        inverse = log_scale.neg().exp_()
-        z = (value - mean).mul_(inverse)
-        ctx.save_for_backward(z, inverse)
-        return torch.addcmul(log_scale, z, z, value=0.5).sum(-1).neg_().sub_(z.shape[-1] * _HALF_LOG_TWO_PI)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Gradient: z / scale for the mean, z^2 - 1 for the log-scale."""
-        z, inverse = ctx.saved_tensors
-        column = gradient[:, None]
-        pulled = z * column
-        for_scale = torch.addcmul(-column, pulled, z)
-        for_mean = pulled.mul_(inverse)
-        return -for_mean if ctx.needs_input_grad[0] else None, for_mean, for_scale
-
-
 class DiagonalNormal(CoordinateLaw):
     r"""Independent normals on the live axes: :math:`\sum_j \log N(a_j; m_j, \sigma_j^2)`.
 
@@ -133,8 +106,6 @@ class DiagonalNormal(CoordinateLaw):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, k]."""
-        if self.log_scale is not None and self.live is None and self.log_scale.shape == self.loc.shape:
-            return _NormalLogDensity.apply(value, self.loc, self.log_scale)  # type: ignore[no-untyped-call]
         z = value - self.loc
         return self._log_density(z if self.log_scale is None else z * (-self.log_scale).exp())
 

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from ctsgfn.balance import Balance, Wanted, balance, pieces
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.networks import held
 from ctsgfn.target import Target
 from ctsgfn.trajectories import Trajectories
 
-CHUNK = 4096
+CHUNK = 3072
 """Rows per recomputed run: the activations of a run stay in cache."""
 
 _ARRAYS = ("log_forward", "log_backward", "log_flow", "log_stop", "log_inflow")
@@ -84,14 +85,15 @@ def _recompute(
         inflow=inflow,
         chunk=chunk,
     )
-    for where, piece in runs:
-        outputs, gradients = [], []
-        for name in _ARRAYS:
-            value, cotangent = getattr(piece, name), cotangents.get(name)
-            if value is not None and cotangent is not None and value.requires_grad:
-                outputs.append(value)
-                gradients.append(cotangent[where])
-        torch.autograd.backward(outputs, gradients)
+    with held(gfn.modules(), in_runs=True):
+        for where, piece in runs:
+            outputs, gradients = [], []
+            for name in _ARRAYS:
+                value, cotangent = getattr(piece, name), cotangents.get(name)
+                if value is not None and cotangent is not None and value.requires_grad:
+                    outputs.append(value)
+                    gradients.append(cotangent[where])
+            torch.autograd.backward(outputs, gradients)
 
 
 def _detached(arrays: Balance) -> Balance:

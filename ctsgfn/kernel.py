@@ -38,6 +38,18 @@ class Head(nn.Module, ABC):
 
     Implementing a head: set ``base`` in ``__init__`` and return, from ``forward``, a
     ``torch.distributions.Distribution`` with batch shape [B] and event shape [k].
+
+    Example:
+        >>> from torch.distributions import Independent, Normal
+        >>> from ctsgfn.measures import Lebesgue
+        >>> class Shifted(Head):
+        ...     def __init__(self, dim: int, width: int) -> None:
+        ...         super().__init__()
+        ...         self.base, self.mean = Lebesgue(dim), nn.Linear(width, dim)
+        ...     def forward(self, context, s, live):
+        ...         return Independent(Normal(self.mean(context), 1.0), 1)
+        >>> tuple(Shifted(2, width=8)(torch.zeros(5, 8), None, None).sample().shape)
+        (5, 2)
     """
 
     base: Measure[Tensor]
@@ -60,6 +72,14 @@ class Kernel(nn.Module, Generic[S]):
     Raises:
         MeasureMismatch: when a head is a density against another measure than its branch's base.
         InvalidInput: when the number of heads is wrong, or masses that are forced get a gate.
+
+    Example:
+        >>> from ctsgfn.kernels.heads.beta import BetaMixture
+        >>> from ctsgfn.kernels.spaces.diffusion import diffusion
+        >>> from ctsgfn.networks import NoContext
+        >>> Kernel(diffusion(2, steps=5).kappa, NoContext(), [BetaMixture(2, components=3, width=0)])
+        Traceback (most recent call last):
+        ctsgfn.errors.MeasureMismatch: head 0 (BetaMixture) is a density against Lebesgue measure ...
     """
 
     anchor: Tensor
@@ -118,7 +138,13 @@ class Law(Generic[S]):
         self.kernel = kernel
         self.s = s
         self.seen = kernel.encoder.observe(s) if seen is None else seen
-        self.context: Tensor = kernel.encoder(s, self.seen) if context is None else context
+        self.context: Any = kernel.encoder(s, self.seen) if context is None else context
+
+    def _zeros(self, *size: int) -> Tensor:
+        """Zeros in the dtype and on the device of the densities."""
+        context = self.context
+        like: Tensor = context if isinstance(context, Tensor) else next(iter(context.tensors().values()))
+        return like.new_zeros(size)
 
     @cached_property
     def log_mass(self) -> Tensor:
@@ -135,7 +161,7 @@ class Law(Generic[S]):
                 "ask for the law of a state that has a successor."
             )
         if self.kernel.gate is None:
-            logits = self.context.new_zeros(is_open.shape)
+            logits = self._zeros(*is_open.shape)
         else:
             logits = self.kernel.gate(self.context)
         return logits.masked_fill(~is_open, -math.inf).log_softmax(-1)
@@ -203,54 +229,51 @@ class Law(Generic[S]):
             out = out + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
         return out
 
-    def _rows(self, k: Tensor | None, i: int) -> Tensor | None:
+    @staticmethod
+    def _rows(k: Tensor, i: int) -> Tensor | None:
         """Rows on branch i, or None for all of them."""
-        if k is None:
-            return None
         on = k == i
         return None if bool(on.all()) else on.nonzero().squeeze(-1)
 
     def _draw_on(self, k: Tensor | None, reparameterised: bool) -> tuple[S, Tensor]:
         """Draw on branch k per row (all on the only branch if None); sink rows keep s, density 1."""
-        target = self.s
-        out = self.context.new_zeros(len(self.s))
-        for i, (branch, head) in enumerate(
-            zip(self.kernel.reference.branches, self.kernel.heads, strict=True)
-        ):
+        if k is None:
+            return self._draw_branch(0, self.s, self.context, reparameterised)
+        target, out = self.s, self._zeros(len(self.s))
+        for i in range(len(self.kernel.heads)):
             rows = self._rows(k, i)
-            if rows is not None and len(rows) == 0:
-                continue
-            s = self.s if rows is None else self.s[rows]
-            context = self.context if rows is None else self.context[rows]
-            law: Distribution = head(context, s, branch.live(s))
-            a, log_density = _drawn(law, reparameterised)
-            log_density = log_density - branch.log_weight(s, a)
-            moved = branch.push(s, a)
             if rows is None:
-                return moved, log_density
-            target = target.put(rows, moved)
-            out = out.index_copy(0, rows, log_density)
+                return self._draw_branch(i, self.s, self.context, reparameterised)
+            if len(rows):
+                moved, log_density = self._draw_branch(i, self.s[rows], self.context[rows], reparameterised)
+                target = target.put(rows, moved)
+                out = out.index_copy(0, rows, log_density)
         return target, out
 
     def _score_on(self, k: Tensor | None, target: S) -> Tensor:
-        """Density part [B] of edges on branch k per row; 0 on sink rows."""
-        out = self.context.new_zeros(len(self.s))
-        for i, (branch, head) in enumerate(
-            zip(self.kernel.reference.branches, self.kernel.heads, strict=True)
-        ):
+        """Density part [B] of edges on branch k per row (None as above); 0 on sink rows."""
+        if k is None:
+            return self._score_branch(0, self.s, target, self.context)
+        out = self._zeros(len(self.s))
+        for i in range(len(self.kernel.heads)):
             rows = self._rows(k, i)
-            if rows is not None and len(rows) == 0:
-                continue
-            s = self.s if rows is None else self.s[rows]
-            t = target if rows is None else target[rows]
-            context = self.context if rows is None else self.context[rows]
-            a = branch.pull(s, t)
-            law: Distribution = head(context, s, branch.live(s))
-            log_density = law.log_prob(a) - branch.log_weight(s, a)
             if rows is None:
-                return log_density
-            out = out.index_add(0, rows, log_density)
+                return self._score_branch(i, self.s, target, self.context)
+            if len(rows):
+                log_density = self._score_branch(i, self.s[rows], target[rows], self.context[rows])
+                out = out.index_add(0, rows, log_density)
         return out
+
+    def _draw_branch(self, i: int, s: S, context: Any, reparameterised: bool) -> tuple[S, Tensor]:
+        branch = self.kernel.reference.branches[i]
+        a, log_density = _drawn(self.kernel.heads[i](context, s, branch.live(s)), reparameterised)
+        return branch.push(s, a), log_density - branch.log_weight(s, a)
+
+    def _score_branch(self, i: int, s: S, target: S, context: Any) -> Tensor:
+        branch = self.kernel.reference.branches[i]
+        a = branch.pull(s, target)
+        law: Distribution = self.kernel.heads[i](context, s, branch.live(s))
+        return law.log_prob(a) - branch.log_weight(s, a)
 
 
 def _drawn(law: Distribution, reparameterised: bool) -> tuple[Tensor, Tensor]:

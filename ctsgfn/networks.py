@@ -1,10 +1,11 @@
-"""Small networks: encoders of states, and a learned function of a state."""
+"""Small networks: encoders of states, a learned function of a state, tables that no state enters."""
 
 from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,8 +47,11 @@ class Encoder(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def forward(self, s: Any, seen: Tensor | None) -> Tensor:
-        """Context [B, width] of the states, given ``seen = observe(s)``."""
+    def forward(self, s: Any, seen: Tensor | None) -> Any:
+        """Context [B, width] of the states, given ``seen = observe(s)``.
+
+        A tensor; or a ``Batch`` of tensors, for heads that know its parts apart.
+        """
 
 
 class NoContext(Encoder):
@@ -123,3 +127,47 @@ def zero_init(layer: nn.Linear) -> nn.Linear:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Table(nn.Module, ABC):
+    """Learned tensors that depend on no state: on the step alone, say.
+
+    A walk or a gradient in runs asks for them again and again; within ``held`` they are computed once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: tuple[Tensor, ...] | None = None
+
+    @abstractmethod
+    def compute(self) -> tuple[Tensor, ...]:
+        """The tensors, from the parameters."""
+
+    def values(self) -> tuple[Tensor, ...]:
+        """The tensors, computed once within ``held``."""
+        return self.compute() if self._held is None else self._held
+
+
+@contextmanager
+def held(modules: Iterable[nn.Module], *, in_runs: bool = False) -> Iterator[None]:
+    """Compute every table among the modules once for all that follows; parameters must not change within.
+
+    Args:
+        modules: such as ``kernel.modules()``.
+        in_runs: several calls of ``backward`` follow; the gradients that they send to a table are
+            gathered, and reach its parameters at the end.
+    """
+    tables = {m: None for m in modules if isinstance(m, Table) and m._held is None}  # each once, in order
+    whole = [table.compute() for table in tables]
+    leaves = [tuple(t.detach().requires_grad_(t.requires_grad) for t in ts) for ts in whole]
+    try:
+        for table, tensors in zip(tables, leaves if in_runs else whole, strict=True):
+            table._held = tensors
+        yield
+    finally:
+        for table in tables:
+            table._held = None
+    pairs = zip(itertools.chain(*whole), itertools.chain(*leaves), strict=True)
+    reached = [(t, leaf.grad) for t, leaf in pairs if leaf.grad is not None]
+    if reached:
+        torch.autograd.backward([t for t, _ in reached], [gradient for _, gradient in reached])

@@ -6,14 +6,16 @@ padded, and nothing needs a sentinel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput, NotAbsorbed
 from ctsgfn.kernel import Kernel
+from ctsgfn.networks import held
 from ctsgfn.reference import describe
 from ctsgfn.space import Space
 from ctsgfn.states import Jump, S
@@ -124,6 +126,10 @@ class Walker(Protocol):
         """Law of the next state from each of s: ``draw``, ``draw_move`` and ``seen``."""
         ...
 
+    def modules(self) -> Iterable[nn.Module]:
+        """The networks it walks with."""
+        ...
+
 
 def rollout(
     space: Space[S, Any], kernel: Walker, n: int, *, reparameterised: bool = False
@@ -139,7 +145,7 @@ def rollout(
     """
     if n < 1:
         raise InvalidInput(f"rollout needs at least one trajectory, got n={n}.")
-    with torch.set_grad_enabled(reparameterised):
+    with torch.set_grad_enabled(reparameterised), held(kernel.modules()):
         s = space.source(n).like(kernel.anchor)
         walk = _march if space.synchronous else _wander
         return walk(space, kernel, s, reparameterised)
@@ -221,7 +227,7 @@ def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectorie
     """
     if len(finals) == 0:
         raise InvalidInput("backtrack needs at least one terminal state.")
-    with torch.no_grad():
+    with torch.no_grad(), held(kernel.modules()):
         s = finals.like(kernel.anchor)
         alive = torch.arange(len(s), device=kernel.anchor.device)
         states, owners, densities = [s], [alive], [kernel.anchor.new_zeros(len(s))]

@@ -15,6 +15,7 @@ from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.categorical import Categorical
+from ctsgfn.kernels.heads.encoders import Steered
 from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
@@ -160,13 +161,24 @@ class HeadCase:
     states: Callable[[int], Any] = lambda n: None
 
 
+class Unpacked(Head):
+    """A head on a steered context, asked with its hidden layer and its drift side by side."""
+
+    def __init__(self, head: LangevinStep) -> None:
+        super().__init__()
+        self.base, self.head = head.base, head
+
+    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> Any:
+        return self.head(Steered(context[:, :-2], context[:, -2:]), s, live)
+
+
 HEADS: dict[str, HeadCase] = {
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
     "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),
-    "langevin_step": HeadCase(lambda width: LangevinStep(GaussianStep(2, width - 2)), live=True),
+    "langevin_step": HeadCase(lambda width: Unpacked(LangevinStep(GaussianStep(2, width - 2))), live=True),
     "widened": HeadCase(lambda width: Widened(GaussianStep(2, width), 1.5), live=True),
     "spline_flow": HeadCase(lambda width: spline_flow(1, width, transforms=2, hidden=16)),
 }

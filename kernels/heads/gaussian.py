@@ -12,11 +12,15 @@ from torch.distributions import Distribution
 from ctsgfn.distributions import DiagonalNormal
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
+from ctsgfn.kernels.heads.step_normal import StepNormal
 from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import zero_init
 
 Pace = Callable[[Any], Tensor]
 """States -> [B, 1], the size of a step's drift in chart coordinates (the root of its duration)."""
+
+NormalLaw = DiagonalNormal | StepNormal
+"""Independent normals: ``loc`` and ``log_scale``."""
 
 
 class GaussianStep(Head):
@@ -56,35 +60,31 @@ class GaussianStep(Head):
         self.pace, self.bound = pace, log_variance_bound
         self.output = zero_init(nn.Linear(width, dim if log_variance_bound is None else 2 * dim))
 
-    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> DiagonalNormal:
+    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> NormalLaw:
         """Law of the coordinates, [B, d]."""
         return self.near(context, None, s, live)
 
-    def near(self, context: Tensor, drift: Tensor | None, s: Any, live: Tensor | None) -> DiagonalNormal:
+    def near(self, context: Tensor, drift: Tensor | None, s: Any, live: Tensor | None) -> NormalLaw:
         """Law with a drift [B, d] added to mu."""
-        output, log_scale = self.output(context), None
-        mean: Tensor = output
-        if self.bound is not None:
-            mean, raw = output.split(self.dim, dim=-1)
-            log_scale = (raw.sigmoid() - 0.5) * self.bound
-        if drift is not None:
-            mean = mean + drift
-        if self.pace is not None:
-            mean = mean * self.pace(s)
-        return DiagonalNormal(mean, log_scale, live)
+        output = self.output(context)
+        pace = output.new_ones(1, 1) if self.pace is None else self.pace(s)
+        if self.bound is None:
+            return DiagonalNormal((output if drift is None else output + drift) * pace, None, live)
+        law = StepNormal(output, drift, pace, self.bound)
+        return law if live is None else DiagonalNormal(law.loc, law.log_scale, live)
 
 
 class LangevinStep(Head):
-    """A Gaussian step whose context ends with a drift [B, d] that is added to its mean.
+    """A Gaussian step whose context has a drift [B, d] that is added to mu.
 
     Args:
-        step: a Gaussian step on the rest of the context.
+        step: a Gaussian step on the hidden layer of the context.
 
     Example:
         >>> import torch
+        >>> from ctsgfn.kernels.heads.encoders import Steered
         >>> head = LangevinStep(GaussianStep(2, width=4))
-        >>> context = torch.cat([torch.ones(1, 4), torch.tensor([[3.0, 4.0]])], dim=-1)
-        >>> head(context, None, None).mean.tolist()
+        >>> head(Steered(torch.ones(1, 4), torch.tensor([[3.0, 4.0]])), None, None).mean.tolist()
         [[3.0, 4.0]]
     """
 
@@ -92,17 +92,16 @@ class LangevinStep(Head):
         super().__init__()
         self.base, self.step = step.base, step
 
-    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> DiagonalNormal:
-        """Law of the coordinates, [B, d]."""
-        hidden, drift = context.split([context.shape[-1] - self.step.dim, self.step.dim], dim=-1)
-        return self.step.near(hidden, drift, s, live)
+    def forward(self, context: Any, s: Any, live: Tensor | None) -> NormalLaw:
+        """Law of the coordinates, [B, d], given a ``Steered`` context."""
+        return self.step.near(context.hidden, context.drift, s, live)
 
 
 class Widened(Head):
     """The normal of another head, with its standard deviations multiplied by ``factor``.
 
     Args:
-        head: a head that returns ``DiagonalNormal``; its parameters are shared.
+        head: a head whose law is normal; its parameters are shared.
         factor: positive; may be changed later.
 
     Raises:
@@ -118,10 +117,10 @@ class Widened(Head):
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> Distribution:
         """Law of the coordinates, [B, d]."""
         law = self.head(context, s, live)
-        if not isinstance(law, DiagonalNormal):
+        if not isinstance(law, DiagonalNormal | StepNormal):
             raise InvalidInput(f"Widened needs a head with a normal law, got {type(law).__name__}.")
         wider = law.loc.new_full((1, law.loc.shape[-1]), math.log(self.factor))
-        return DiagonalNormal(law.loc, wider if law.log_scale is None else law.log_scale + wider, law.live)
+        return DiagonalNormal(law.loc, wider if law.log_scale is None else law.log_scale + wider, live)
 
 
 def widened(kernel: Kernel[Any], factor: float) -> Kernel[Any]:

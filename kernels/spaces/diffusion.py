@@ -23,12 +23,11 @@ from torch import Tensor
 
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
-from ctsgfn.kernel import Head, Kernel
-from ctsgfn.kernels.heads.encoders import LangevinEncoder, SlicedEncoder
+from ctsgfn.kernel import Kernel
+from ctsgfn.kernels.heads.encoders import LangevinEncoder, SlicedEncoder, shared
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep
-from ctsgfn.kernels.spaces.time_grid import TimeGrid, cosine_clock
+from ctsgfn.kernels.spaces.time_grid import StepTable, TimeGrid, cosine_clock
 from ctsgfn.measures import Atom, Counting, Lebesgue, Product, Pushforward, Sum
-from ctsgfn.networks import Encoder
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -52,12 +51,13 @@ class Step(Branch[Slice]):
     def __init__(self, dim: int, grid: TimeGrid, direction: int) -> None:
         self.base = Lebesgue(dim)
         self.dim, self.grid, self.direction = dim, grid, direction
-        self.table = grid.ahead if direction > 0 else grid.back
+        self.table = StepTable(grid.ahead if direction > 0 else grid.back, dim)
 
     def push(self, s: Slice, a: Tensor) -> Slice:
         """Return factor x + std a, one slice on."""
         factor, std, *_ = self.table.rows(s.step, s.x)
-        return Slice((s.x * factor).addcmul(std, a), s.step + self.direction)
+        step = shared(s.step) + self.direction
+        return Slice((s.x * factor).addcmul(std, a), step.expand(len(s.x)))
 
     def pull(self, s: Slice, t: Slice) -> Tensor:
         """Return (x' - factor x) / std, and 0 where the axes are dead."""
@@ -66,11 +66,11 @@ class Step(Branch[Slice]):
 
     def log_weight(self, s: Slice, a: Tensor) -> Tensor:
         """Return dim log std: the reference measure is Lebesgue measure of x', [B]."""
-        return self.table.rows(s.step, a)[3].squeeze(-1) * self.dim
+        return self.table.rows(s.step, a)[4]
 
     def pace(self, s: Slice) -> Tensor:
         """Root of the step's share of the whole variance, std / sigma, [B, 1]."""
-        return self.table.rows(s.step, s.x)[4]
+        return self.table.rows(s.step, s.x)[3]
 
     def live(self, s: Slice) -> Tensor | None:
         """All axes, but none on the way back to s0: [B, 1]."""
@@ -160,7 +160,7 @@ def time_sliced(
     ahead, back = Step(dim, grid, +1), Step(dim, grid, -1)
 
     def origin(n: int) -> Slice:
-        return Slice(torch.zeros(n, dim), torch.zeros(n, dtype=torch.long))
+        return Slice(torch.zeros(n, dim), torch.zeros(1, dtype=torch.long).expand(n))
 
     start = Pushforward(
         Atom(),
@@ -250,13 +250,12 @@ def diffusion_kernels(
     waves = time_waves(torch.arange(grid.steps + 1) / grid.steps)
 
     bound = 1.0 if learned_variance else None
-    encoder: Encoder = SlicedEncoder(dim, waves, grid.sigma, hidden, layers)
     step = GaussianStep(dim, hidden, pace=chart.pace, log_variance_bound=bound)
-    head: Head = step
     if langevin and target is not None:
-        encoder = LangevinEncoder(encoder, target, dim, waves, grid.sigma, clip)
-        head = LangevinStep(step)
-    forward = Kernel(space.kappa, encoder, [head])
+        steered = LangevinEncoder(target, dim, waves, grid.sigma, hidden, layers, clip)
+        forward = Kernel(space.kappa, steered, [LangevinStep(step)])
+    else:
+        forward = Kernel(space.kappa, SlicedEncoder(dim, waves, grid.sigma, hidden, layers), [step])
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     correction = GaussianStep(dim, hidden, pace=bridge.pace, log_variance_bound=bound)

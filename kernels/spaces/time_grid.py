@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
+from ctsgfn.kernels.heads.encoders import shared
 
 
 class TimeGrid:
@@ -59,11 +60,11 @@ class TimeGrid:
         nowhere = torch.full((1, 5), math.nan, dtype=torch.float64)  # no step leaves T, none enters s0
         home = torch.zeros(1, 5, dtype=torch.float64)  # one step after s0 the way back has no freedom
         ahead, back = self._columns(carried, std), self._columns(carried * shrink, std * shrink.sqrt())
-        self.ahead = StepTable(torch.cat([ahead, nowhere]))
-        self.back = StepTable(torch.cat([nowhere, home, back[1:]]))
+        self.ahead = torch.cat([ahead, nowhere])  # [T + 1, 5]; row t is the step that leaves slice t
+        self.back = torch.cat([nowhere, home, back[1:]])
 
     def _columns(self, factor: Tensor, std: Tensor) -> Tensor:
-        return torch.stack([factor, std, 1 / std, std.log(), std / self.sigma], dim=-1)
+        return torch.stack([factor, std, 1 / std, std / self.sigma, std.log()], dim=-1)
 
     @property
     def sigma(self) -> float:
@@ -72,29 +73,42 @@ class TimeGrid:
 
 
 class StepTable:
-    """Coefficients of one direction: factor, std, 1 / std, log std, and std / sigma (the pace).
+    """Coefficients of one direction: factor, std, 1 / std, std / sigma (the pace), and dim log std.
 
     Args:
-        table: [T + 1, 5] in float64; row t belongs to the step that leaves slice t.
+        table: ``ahead`` or ``back`` of a time grid.
+        dim: d.
     """
 
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
-        self._placed: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+    def __init__(self, table: Tensor, dim: int) -> None:
+        self.table = table * torch.tensor([1.0, 1.0, 1.0, 1.0, dim], dtype=table.dtype)
+        self._placed: dict[tuple[torch.dtype, torch.device], tuple[Tensor, list[tuple[Tensor, ...]]]] = {}
         self._last: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
 
     def rows(self, step: Tensor, like: Tensor) -> tuple[Tensor, ...]:
-        """The five coefficients, [B, 1] each, of the steps [B], in the dtype of ``like``.
+        """The coefficients, [B, 1] each and the last [B], of the steps [B], in the dtype of ``like``.
 
-        The chart, its weight and the head ask in turn for the same rows: the last ones are kept.
+        There is one row of each where all states are on one slice. The chart, its weight and the head
+        ask in turn for the same rows: the last ones are kept.
         """
         key = (like.dtype, like.device)
         if key not in self._placed:
-            self._placed[key] = self.table.to(like.device, like.dtype)
-        table = self._placed[key]
+            placed = self.table.to(like.device, like.dtype)
+            self._placed[key] = placed, [_columns(row) for row in placed.split(1)]
+        table, single = self._placed[key]
         if self._last is None or self._last[0] is not step or self._last[1] is not table:
-            self._last = (step, table, table.index_select(0, step).split(1, dim=-1))
+            at = shared(step)
+            if len(at) == 1 and at.device.type == "cpu":  # elsewhere the number would have to be waited for
+                rows = single[int(at)]
+            else:
+                rows = _columns(table.index_select(0, at))
+            self._last = (step, table, rows)
         return self._last[2]
+
+
+def _columns(rows: Tensor) -> tuple[Tensor, ...]:
+    *columns, weight = rows.split(1, dim=-1)
+    return (*columns, weight.squeeze(-1))
 
 
 def uniform_clock(steps: int, total: float = 1.0) -> list[float]:
