@@ -26,6 +26,9 @@ from torch import Tensor
 FUNCTIONS = 12
 """Random cosines beside the constant function."""
 
+SAMPLE = 2000
+"""Draws of each side that the scales of the cosines are taken from."""
+
 REACH = 30.0
 """Largest log-factor that is looked for."""
 
@@ -176,8 +179,9 @@ def _moments(f: Tensor, side: Side, log_odds: Tensor, cells: int) -> tuple[Tenso
 
 def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
     """The constant, and random cosines at several wavelengths: [n, 1 + FUNCTIONS] on each side."""
+    drawn = (left.log_ratio > -math.inf, right.log_ratio < math.inf)
     pooled = torch.cat(
-        [left.features[left.log_ratio > -math.inf], right.features[right.log_ratio < math.inf]]
+        [side.features[rows][:SAMPLE] for side, rows in zip((left, right), drawn, strict=True)]
     )
     width = pooled.shape[-1]
     centre = pooled.median(0).values if len(pooled) else pooled.new_zeros(width)
