@@ -24,6 +24,7 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK
 from ctsgfn.kernel import Kernel, Law
+from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories, backtrack, rollout
 
@@ -178,15 +179,16 @@ def from_data(x: Any) -> Behaviour:
         x: points in the space's own coordinates (what its ``read`` gives).
 
     Raises:
-        InvalidInput: without points.
+        InvalidInput: without points; and, when drawn from, if a point is outside the space.
     """
     if len(x) == 0:
         raise InvalidInput("from_data needs at least one point.")
 
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         first: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
-        rows = torch.randint(len(x), (n,), device=first.device)
-        return walk_back(gfn, x[rows])
+        chosen = x[torch.randint(len(x), (n,), device=first.device)]
+        _require_inside(gfn, chosen)
+        return walk_back(gfn, chosen)
 
     return behave
 
@@ -195,13 +197,19 @@ def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:
     """Draw a fraction of every batch with the second behaviour, the rest with the first.
 
     Raises:
-        InvalidInput: when the fraction is not in [0, 1].
+        InvalidInput: when the fraction is not in [0, 1], or a behaviour has a memory of its own.
     """
     if not 0.0 <= fraction <= 1.0:
         raise InvalidInput(f"fraction must be in [0, 1], got {fraction!r}.")
+    for part in (first, second):
+        if isinstance(part, Remembers):
+            raise InvalidInput(
+                f"{type(part).__name__} has a memory, which mixed would never fill: it mixes by itself, so "
+                "pass it the other behaviour as fresh= and its share as fraction=."
+            )
 
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
-        rest = int(n * fraction)
+        rest = round(n * fraction)
         parts = [b(gfn, k) for b, k in ((first, n - rest), (second, rest)) if k]
         return parts[0] if len(parts) == 1 else Trajectories.cat(parts)
 
@@ -216,3 +224,22 @@ def walk_back(gfn: GFlowNet[Any], x: Any) -> Trajectories[Any]:
         runs = pieces(gfn, walked, forward=True, backward=False, flow=False, stop=False, chunk=4 * CHUNK)
         log_forward = [piece.log_forward for _, piece in runs if piece.log_forward is not None]
     return replace(walked, log_forward=torch.cat(log_forward))
+
+
+def _require_inside(gfn: GFlowNet[Any], x: Any) -> None:
+    """Refuse points that the space does not have: no flow could be learned there."""
+    points = gfn.space.points
+    wide = isinstance(x, Tensor) and isinstance(points, Lebesgue | Haar | Counting | Product)
+    if wide and x.shape[1:] != (coordinates(points),):
+        raise InvalidInput(
+            f"the data are points of shape {list(x.shape[1:])}, but {gfn.space.name} has points [B, "
+            f"{coordinates(points)}]: pass one row per point, in the space's own coordinates."
+        )
+    inside = points.contains(x)
+    if not bool(inside.all()):
+        row = int((~inside).nonzero()[0])
+        where = x[row].tolist() if isinstance(x, Tensor) else x[row]
+        raise InvalidInput(
+            f"the data hold the point {where}, outside the {points} of {gfn.space.name}: leave such points "
+            "out, or transform the data into the space's own coordinates."
+        )

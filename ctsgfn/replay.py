@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, Remembers, on_policy, walk_back
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, MeasureMismatch
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.mala import mala
+from ctsgfn.measures import Lebesgue
 from ctsgfn.target import Target
 from ctsgfn.trajectories import Trajectories
 
@@ -48,6 +50,10 @@ class Memory:
             priority = torch.cat([self.priority, priority])
         self.points, self.priority = points[-self.capacity :], priority[-self.capacity :]
 
+    def reprice(self, rows: Tensor, priority: Tensor) -> None:
+        """Give entries other priorities: those of a loss fall as it is learned."""
+        self.priority = self.priority.index_copy(0, rows, priority.detach())
+
     def draw(self, n: int, ranked: bool) -> Tensor:
         """Return the indices of n entries, drawn with replacement."""
         size, device = len(self), self.priority.device
@@ -55,6 +61,11 @@ class Memory:
             return torch.randint(size, (n,), device=device)
         rank = self.priority.argsort(descending=True).argsort().to(self.priority.dtype)
         return torch.multinomial(1.0 / (0.01 * size + rank), n, replacement=True)
+
+
+def _replayed(n: int, fraction: float) -> int:
+    """How many of n are not fresh; at least one is, or the memory would starve."""
+    return min(round(n * fraction), n - 1)
 
 
 class Replay:
@@ -88,22 +99,25 @@ class Replay:
         self.memory = Memory(capacity)
         self.priority, self.fraction, self.fresh = priority, fraction, fresh
         self._drawn = 0
+        self._rows: Tensor | None = None  # of the memory, that the rest of the batch was walked back from
 
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
-        old = int(n * self.fraction) if len(self.memory) else 0
-        self._drawn = max(1, n - old)
+        old = _replayed(n, self.fraction) if len(self.memory) else 0
+        self._drawn, self._rows = n - old, None
         new = self.fresh(gfn, self._drawn)
         if old == 0 or self.memory.points is None:
             return new
-        rows = self.memory.draw(old, self.priority != "uniform")
-        walked = walk_back(gfn, self.memory.points[rows])
+        self._rows = self.memory.draw(old, self.priority != "uniform")
+        walked = walk_back(gfn, self.memory.points[self._rows])
         return Trajectories.cat([new, walked])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
-        """Keep the terminal states of the fresh part of a batch."""
+        """Keep the terminal states of the fresh part of a batch; correct the losses of the rest."""
         residual = (arrays.log_z - arrays.log_weight).square()
         value = residual if self.priority == "loss" else arrays.log_reward
+        if self.priority == "loss" and self._rows is not None:
+            self.memory.reprice(self._rows, value[self._drawn :])
         points: Any = gfn.space.read(trajectories.final)
         self.memory.push(points[: self._drawn], value[: self._drawn])
         if isinstance(self.fresh, Remembers):
@@ -149,13 +163,13 @@ class ReplayTrajectories:
             states = type(gfn.space.source(1))(**self._saved["states"])
             self.memory = Trajectories(states, self._saved["owner"], self._saved["last"])
             self._saved = {}
-        old = 0 if self.memory is None else int(n * self.fraction)
-        self._drawn = max(1, n - old)
+        old = 0 if self.memory is None else _replayed(n, self.fraction)
+        self._drawn = n - old
         new = self.fresh(gfn, self._drawn)
         if old == 0 or self.memory is None:
             return new
         rows = torch.randint(len(self.memory), (old,), device=new.owner.device)
-        return Trajectories.cat([new.forget(), self.memory.select(rows)])
+        return Trajectories.cat([replace(new.forget(), own=new.own), self.memory.select(rows)])
 
     def remember(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any], arrays: Balance) -> None:
         """Keep the fresh part of a batch."""
@@ -197,6 +211,7 @@ class LocalSearch:
 
     Raises:
         InvalidInput: on sizes that make no sense.
+        MeasureMismatch: when the target is not on all of R^d.
     """
 
     def __init__(
@@ -212,6 +227,12 @@ class LocalSearch:
     ) -> None:
         if min(chains, steps, every) < 1 or not 0.0 < fraction < 1.0:
             raise InvalidInput("LocalSearch needs chains, steps, every >= 1 and fraction in (0, 1).")
+        measure = target.measure
+        if not (isinstance(measure, Lebesgue) and measure == Lebesgue(measure.dim)):
+            raise MeasureMismatch(
+                f"LocalSearch moves in all of R^d, and its target is a density against {measure}: change its "
+                "coordinates with ctsgfn.transformed, or use Replay."
+            )
         self.target = target
         self.memory, self.pool = Memory(capacity), Memory(chains * steps)
         self.chains, self.steps, self.every = chains, steps, every
@@ -220,8 +241,8 @@ class LocalSearch:
 
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
-        old = int(n * self.fraction) if len(self.pool) else 0
-        self._drawn = max(1, n - old)
+        old = _replayed(n, self.fraction) if len(self.pool) else 0
+        self._drawn = n - old
         new = self.fresh(gfn, self._drawn)
         if old == 0 or self.pool.points is None:
             return new
