@@ -12,7 +12,7 @@ from torch import Tensor
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy
 from ctsgfn.builders import BUILDERS, build_on, choose
-from ctsgfn.errors import BadCheckpoint, InvalidInput
+from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import Euclidean, fit_euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure
@@ -96,6 +96,8 @@ def fit(
         >>> tuple(sampler.sample(10).shape)
         (10, 2)
     """
+    for size, value in (("hidden", hidden), ("layers", layers), ("slices", 1 if slices is None else slices)):
+        whole(size, value)
     target = _as_target(target, dim, measure, floor)
     if space is not None and gfn is not None:
         raise InvalidInput("gfn= already has a space: leave space= out.")

@@ -33,7 +33,8 @@ class CountedTarget:
         if isinstance(self.target, HasScore):
             value, slope = self.value(x), torch.zeros_like(x)
             rows = torch.isfinite(value).nonzero().squeeze(-1)
-            slope[rows] = self.target.score(x[rows]).to(x.dtype)
+            if len(rows):
+                slope[rows] = self.target.score(x[rows]).to(x.dtype)
             return value, slope
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()

@@ -45,3 +45,18 @@ class CtsgfnWarning(UserWarning):
 
 class UnreliableEstimate(CtsgfnWarning):
     """An estimate was computed, and its own diagnostics say that it cannot be trusted."""
+
+
+def whole(name: str, value: object, least: int = 1) -> None:
+    """Refuse a size that is not a whole number of at least ``least``.
+
+    Raises:
+        InvalidInput: naming the argument.
+
+    Example:
+        >>> whole("steps", 0)
+        Traceback (most recent call last):
+        ctsgfn.errors.InvalidInput: steps must be a whole number of at least 1, got 0.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -18,6 +18,7 @@ from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
 from ctsgfn.builders import build_diffusion, on_line
 from ctsgfn.errors import InvalidInput
 from ctsgfn.evidence import Evidence, estimate_evidence
+from ctsgfn.gaussian_fits import WIDER
 from ctsgfn.importance import Importance
 from ctsgfn.mixture_fit import Mixture, fit_mixture
 from ctsgfn.objectives import Objective
@@ -69,13 +70,21 @@ def fit_euclidean(
         training: of the training runs.
         behaviour: who draws; by default the flow, and walks back from the particles.
     """
+    kernel = settings.kernel
+    if isinstance(training.objective, Objective) and training.objective.reparameterised:
+        if kernel in ("mixture", "chain"):
+            raise InvalidInput(
+                f"{training.objective} differentiates through its draws, which a mixture does not allow: use "
+                'kernel="diffusion", or reverse_kl_score.'
+            )
+        kernel = "diffusion"
     line = on_line(target)
     dim = line.measure.dim
     evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
     start = warm_up(line, dim, like=like)
-    first = "mixture" if settings.kernel == "auto" else settings.kernel
+    first = "mixture" if kernel == "auto" else kernel
     sampler, judged = _stage(first, target, start, like, settings, training, behaviour)
-    if settings.kernel != "auto":
+    if kernel != "auto":
         return sampler
     short = _short(judged)
     if not short:
@@ -161,7 +170,7 @@ def _mixture(start: WarmUp, sigma: float, fraction: float) -> dict[str, Tensor]:
     shrink, noise = fraction / unit, math.sqrt(1 - fraction)
     z = whitening.inv(start.points.double())
     mean = whitening.inv(start.fits.mean.double())
-    tril = torch.linalg.solve_triangular(whitening.scale_tril, start.fits.tril.double(), upper=False)
+    tril = torch.linalg.solve_triangular(whitening.scale_tril, start.fits.tril.double() / WIDER, upper=False)
     eye = torch.eye(len(start.location)).to(z)
     covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
     share = z.new_full((len(mean),), 1 / len(mean))

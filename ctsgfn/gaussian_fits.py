@@ -19,6 +19,9 @@ from ctsgfn.errors import InvalidInput
 _WIDEST = 200
 """Above this dimension the fitted Gaussians are diagonal."""
 
+WIDER = 1.2
+"""The fits are this much wider than the curvature says, so that annealing starts from enough."""
+
 _MOST = 64
 """Most fits kept: the best by evidence bound."""
 
@@ -82,21 +85,26 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
             keep = _distinct(mean, tril, bound)
     if len(keep) == 0:
         raise InvalidInput(
-            "the warm-up found no place where the log-density is finite over a Gaussian's width: give the "
-            "target its true bounds with measure=, or pass floor=."
+            "the warm-up found no place around which the log-density is finite: give the target its true "
+            "bounds with measure=, more digits with dtype=torch.float64, or a scale nearer to 1 with transformed."
         )
     log_share = (0.5 * bound[keep]).log_softmax(0)  # flattened: a bad bound does not lose a mode
     log_share = torch.logaddexp(log_share, log_share.new_tensor(-math.log(len(keep)))) - math.log(2.0)
-    return GaussianFits(mean[keep], 1.2 * tril[keep], log_share)
+    return GaussianFits(mean[keep], WIDER * tril[keep], log_share)
 
 
 def _laplace(counted: CountedTarget, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gaussians at points [B, d]: means, factors and evidence bounds (-inf where not finite)."""
+    """Gaussians at points [B, d]: means, factors and evidence bounds.
+
+    Where part of a Gaussian has no mass under the target, the bound is that of the Gaussian cut off there.
+    """
     dim = x.shape[-1]
     tril = _curvature(counted, x)
     z = torch.randn(16, *x.shape).to(x)
     draws = x + torch.einsum("bij,sbj->sbi", tril, z)
-    value = counted.value(draws.reshape(-1, dim)).reshape(16, -1).mean(0)
+    value = counted.value(draws.reshape(-1, dim)).reshape(16, -1)
+    inside = torch.isfinite(value).sum(0).to(x.dtype)
+    value = torch.where(torch.isfinite(value), value, 0.0).sum(0) / inside + (inside / 16).log()
     entropy = 0.5 * dim * (1 + math.log(2 * math.pi)) + tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     bound = value + entropy
     return x, tril, torch.where(torch.isfinite(bound), bound, -math.inf)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctsgfn.balance import Wanted, balance, pieces
 from ctsgfn.coordinates import Coordinates
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.states import S, X
 from ctsgfn.target import Target
@@ -138,9 +138,3 @@ class Importance(Generic[S, X]):
 def stack(parts: list[Any]) -> Any:
     """Points of several chunks as one batch."""
     return torch.cat(parts) if isinstance(parts[0], Tensor) else type(parts[0]).cat(parts)
-
-
-def whole(name: str, value: int, least: int = 1) -> None:
-    """Refuse a size that is not a whole number of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.states import S
 
 T = TypeVar("T")
@@ -40,11 +40,6 @@ class Measure(Protocol[T]):
     def contains(self, x: T) -> Tensor:
         """Which points [B] lie in the support."""
         ...
-
-
-def _positive(name: str, value: int, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Lebesgue:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        _positive("Lebesgue dim", self.dim)
+        whole("Lebesgue dim", self.dim)
         if not self.low < self.high:
             raise InvalidInput(f"Lebesgue needs low < high, got low={self.low}, high={self.high}.")
 
@@ -140,7 +135,7 @@ class Counting:
     size: int
 
     def __post_init__(self) -> None:
-        _positive("Counting size", self.size)
+        whole("Counting size", self.size)
 
     def __str__(self) -> str:
         return f"counting measure on {{0, .., {self.size - 1}}}"
@@ -204,7 +199,7 @@ class Haar:
     dim: int
 
     def __post_init__(self) -> None:
-        _positive("Haar dim", self.dim)
+        whole("Haar dim", self.dim)
 
     def __str__(self) -> str:
         return f"arc length on {self.dim} circle{'s' if self.dim > 1 else ''}"

@@ -72,6 +72,8 @@ def _second(owned: Tensor, x: Tensor) -> Tensor:
 def fit_mixture(x: Tensor, start: Mixture, *, most: int = 64) -> Mixture:
     """Fit mixtures of several sizes to points [B, d]; keep the one that best predicts a held-out third.
 
+    The start itself is one of them. A later one must be better by more than the error of the comparison.
+
     Args:
         x: points, in coordinates where their spread is about 1.
         start: a mixture whose components may be good starts, such as one per known mode.
@@ -98,13 +100,13 @@ def fit_mixture(x: Tensor, start: Mixture, *, most: int = 64) -> Mixture:
         if len(start) < size:
             starts.append(_grown(kept, start, size))
         size *= 2
-    best, best_score = start, -math.inf
+    best, score, climbed = start, start.log_prob(held), False
     for candidate in starts:
         fitted = expectation_maximisation(kept, candidate)
-        score = float(fitted.log_prob(held).mean())
-        if score > best_score:
-            best, best_score = fitted, score
-    return expectation_maximisation(x, best, iterations=5)
+        gain = fitted.log_prob(held) - score
+        if float(gain.mean()) > float(gain.std()) / math.sqrt(len(held)):  # more than its own error
+            best, score, climbed = fitted, score + gain, True
+    return expectation_maximisation(x, best, iterations=5) if climbed else best
 
 
 def _spread(x: Tensor, size: int) -> Mixture:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic
 from torch import Tensor
 
 from ctsgfn.checkpoints import load_checkpoint, restore, save_checkpoint
-from ctsgfn.errors import BadCheckpoint
+from ctsgfn.errors import BadCheckpoint, whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.importance import Importance, whole
+from ctsgfn.importance import Importance
 from ctsgfn.psis import psis, systematic
 from ctsgfn.seeding import seeded
 from ctsgfn.states import S, X

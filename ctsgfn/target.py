@@ -7,7 +7,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -40,11 +40,9 @@ class Target(Protocol[X_contra]):
     @property
     def measure(self) -> Any:
         """What the log-density is a density against."""
-        ...
 
     def log_density(self, x: X_contra) -> Tensor:
         """Unnormalised log-density [B] of the points, against ``measure``."""
-        ...
 
 
 @runtime_checkable
@@ -53,7 +51,6 @@ class HasScore(Protocol):
 
     def score(self, x: Tensor) -> Tensor:
         """Gradient [B, d] of the log-density, detached."""
-        ...
 
 
 @runtime_checkable
@@ -62,7 +59,6 @@ class HasSamples(Protocol):
 
     def sample(self, n: int) -> Any:
         """Draw n points from the normalised density with torch's global generator."""
-        ...
 
 
 @runtime_checkable
@@ -72,7 +68,6 @@ class HasLogZ(Protocol):
     @property
     def log_z(self) -> float:
         """Log of the integral of exp(log_density) against ``measure``."""
-        ...
 
 
 @runtime_checkable
@@ -81,7 +76,22 @@ class HasConstrain(Protocol):
 
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Map points [B, d] to a tensor [B, ..] per variable."""
-        ...
+
+
+@runtime_checkable
+class HasReason(Protocol):
+    """A target that can say why it is not finite at a point."""
+
+    def reason(self, x: Tensor) -> str:
+        """Return why the log-density of a point [d] is not finite, and the remedy."""
+
+
+@runtime_checkable
+class HasFloor(Protocol):
+    """A target whose values may be raised to a floor."""
+
+    def unfloored(self) -> Target[Any]:
+        """Return the target with -inf where the floor stands."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,10 @@ class Density(Generic[X]):
         if self.floor is None or not isinstance(value, Tensor):
             return value
         return torch.where(value < self.floor, self.floor, value)
+
+    def unfloored(self) -> Density[X]:
+        """Return the callable's own values as a target."""
+        return replace(self, floor=None)
 
 
 def as_target(fn: Callable[[X], Tensor], measure: Measure[X], *, floor: float | None = None) -> Density[X]:
@@ -125,6 +139,13 @@ def as_target(fn: Callable[[X], Tensor], measure: Measure[X], *, floor: float | 
     return Density(fn, measure, None if floor is None else float(floor))
 
 
+def without_floor(target: Target[Any]) -> Target[Any]:
+    """The target with -inf where a floor stands, so that a search does not take the floor for mass."""
+    if isinstance(target, Transformed):
+        return replace(target, original=without_floor(target.original))
+    return target.unfloored() if isinstance(target, HasFloor) else target
+
+
 def evaluate(target: Target[Any], x: Any) -> Tensor:
     """Log-density [B] of a target at points, checked: shape, dtype, NaN, +inf, -inf.
 
@@ -137,7 +158,7 @@ def evaluate(target: Target[Any], x: Any) -> Tensor:
         original: Any = target
         while isinstance(original, Transformed):
             original, x = original.original, original.decode(x)
-        raise _non_finite(value, x)
+        raise _non_finite(value, x, original)
     return value
 
 
@@ -170,17 +191,17 @@ def _batched(target: Target[Any], x: Any) -> Tensor:
     return value
 
 
-def _non_finite(value: Tensor, x: Any) -> NonFinite:
+def _non_finite(value: Tensor, x: Any, target: Any) -> NonFinite:
     bad = ~torch.isfinite(value)
     row = int(bad.nonzero()[0])
     first = x[row] if isinstance(x, Tensor) else {k: v[row] for k, v in x.tensors().items()}
     where = [round(float(c), 6) for c in first.reshape(-1)[:8]] if isinstance(first, Tensor) else first
-    remedy = (
-        "pass floor= to allow -inf outside the support (of a Pyro model, from_pyro(..).floored(..)), or give "
-        "the target's measure its true bounds"
-        if float(value[row]) == -float("inf")
-        else "mend the log-density there; nothing is replaced for you"
-    )
+    if isinstance(target, HasReason) and isinstance(first, Tensor):
+        remedy = target.reason(first)
+    elif float(value[row]) == -float("inf"):
+        remedy = "pass floor= to allow -inf outside the support, or give the target's measure its true bounds"
+    else:
+        remedy = "mend the log-density there; nothing is replaced for you"
     return NonFinite(
         f"the log-density is {float(value[row])} at row {row}, the point {where}, and not finite at "
         f"{int(bad.sum())} of {len(value)} points: {remedy}."

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ctsgfn.balance import Balance, Wanted, balance
 from ctsgfn.behaviours import Behaviour, Remembers, on_policy, reparameterised
 from ctsgfn.checkpoints import load_checkpoint, save_checkpoint
-from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
+from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite, whole
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK, backpropagate
 from ctsgfn.objectives import Objective, trajectory_balance
@@ -132,8 +132,7 @@ def train(
         True
     """
     for name, value in (("steps", steps), ("batch_size", batch_size), ("checkpoint_every", checkpoint_every)):
-        if not isinstance(value, int) or value < 1:
-            raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}.")
+        whole(name, value)
     for name, rate in (("lr", lr), ("lr_log_z", lr_log_z)):
         if not rate > 0:
             raise InvalidInput(f"{name} must be positive, got {rate!r}.")

@@ -15,9 +15,13 @@ from torch import Tensor
 
 from ctsgfn.annealing import anneal
 from ctsgfn.counted import CountedTarget
-from ctsgfn.errors import NonFinite
+from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
-from ctsgfn.target import HasScore, Target, evaluate
+from ctsgfn.target import HasScore, Target, evaluate, without_floor
+
+
+_WIDEST = 1e12
+"""Particles spread wider than this have run away."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ def warm_up(
 
     Raises:
         NonFinite: when no start has a finite density.
+        InvalidInput: when the particles run away, as they do from a density that has no finite integral.
     """
-    counted = CountedTarget(target)
+    counted = CountedTarget(without_floor(target))
     scales = torch.logspace(-1, 2, starts, dtype=like.dtype, device=like.device)
     start = scales[:, None] * torch.randn(starts, dim).to(like)
     start[0] = 0.0
@@ -75,6 +80,13 @@ def warm_up(
             like.new_zeros(3, dim), broad[:, None, None] * eye, like.new_full((3,), -math.log(3.0))
         )
     points, log_z = anneal(counted, fits, particles, differentiable)
+    spread = points.std(0)
+    if not bool(((spread > 0) & (spread < _WIDEST)).all()):
+        raise InvalidInput(
+            "the particles of the warm-up ran away or collapsed, as they do where a log-density has no finite "
+            "integral: check that it falls off in every direction, or give the target its true bounds with "
+            "measure=."
+        )
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
     calls = counted.density_calls, counted.gradient_calls
