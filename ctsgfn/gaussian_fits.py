@@ -86,7 +86,7 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
     if len(keep) == 0:
         raise InvalidInput(
             "the warm-up found no place around which the log-density is finite: give the target its true "
-            "bounds with measure=, more digits with dtype=torch.float64, or a scale nearer to 1 with transformed."
+            "bounds with measure=, more digits with dtype=torch.float64, or a scale nearer to 1."
         )
     log_share = (0.5 * bound[keep]).log_softmax(0)  # flattened: a bad bound does not lose a mode
     log_share = torch.logaddexp(log_share, log_share.new_tensor(-math.log(len(keep)))) - math.log(2.0)

@@ -19,7 +19,6 @@ from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
 from ctsgfn.target import HasScore, Target, evaluate, without_floor
 
-
 _WIDEST = 1e12
 """Particles spread wider than this have run away."""
 
@@ -83,9 +82,9 @@ def warm_up(
     spread = points.std(0)
     if not bool(((spread > 0) & (spread < _WIDEST)).all()):
         raise InvalidInput(
-            "the particles of the warm-up ran away or collapsed, as they do where a log-density has no finite "
-            "integral: check that it falls off in every direction, or give the target its true bounds with "
-            "measure=."
+            "the particles of the warm-up ran away or collapsed, as they do where a log-density has no "
+            "finite integral: check that it falls off in every direction, or give the target its true "
+            "bounds with measure=."
         )
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
