@@ -184,14 +184,18 @@ class ReplayTrajectories:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory, as plain tensors."""
-        if self.memory is None:
-            return {}
-        states = self.memory.states.tensors()
-        return {"states": dict(states), "owner": self.memory.owner, "last": self.memory.last}
+        inner: dict[str, Any] = self.fresh.state_dict() if isinstance(self.fresh, Remembers) else {}
+        if self.memory is None:  # nothing yet, or restored and not used since
+            return {"memory": self._saved, "fresh": inner}
+        states = dict(self.memory.states.tensors())
+        saved = {"states": states, "owner": self.memory.owner, "last": self.memory.last}
+        return {"memory": saved, "fresh": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the memory at the next call."""
-        self._saved = state
+        self.memory, self._saved = None, state["memory"]
+        if isinstance(self.fresh, Remembers):
+            self.fresh.load_state_dict(state["fresh"])
 
 
 class LocalSearch:
@@ -261,12 +265,16 @@ class LocalSearch:
             kept = found.path[self.steps // 2 :].flatten(0, 1)
             self.pool.push(kept, kept.new_zeros(len(kept)))
         self.batches += 1
+        if isinstance(self.fresh, Remembers):
+            self.fresh.remember(gfn, trajectories, arrays)
 
     def state_dict(self) -> dict[str, Any]:
         """Return memory, pool and step size."""
+        inner: dict[str, Any] = self.fresh.state_dict() if isinstance(self.fresh, Remembers) else {}
         return {
             "points": self.memory.points, "priority": self.memory.priority, "pool": self.pool.points,
             "pool_priority": self.pool.priority, "step_size": self.step_size, "batches": self.batches,
+            "fresh": inner,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -274,3 +282,5 @@ class LocalSearch:
         self.memory.points, self.memory.priority = state["points"], state["priority"]
         self.pool.points, self.pool.priority = state["pool"], state["pool_priority"]
         self.step_size, self.batches = float(state["step_size"]), int(state["batches"])
+        if isinstance(self.fresh, Remembers):
+            self.fresh.load_state_dict(state["fresh"])
