@@ -54,12 +54,12 @@ class TimeTable(Table):
         return tuple(output(hidden) for output in self.outputs)
 
     def forward(self, step: Tensor) -> tuple[Tensor, ...]:
-        """Rows [B, width] of each function; [1, width] where all states are on one slice."""
+        """Rows [B, width] of each function, the caller's own; [1, width] where all are on one slice."""
         at, tables = shared(step), self.values()
         walks = self._walks(at)
         if walks == 0:
             return tuple(torch.embedding(table, at) for table in tables)
-        return tuple(table[:-1].expand(walks, -1, -1).flatten(0, 1) for table in tables)
+        return tuple(table[:-1].repeat(walks, 1) for table in tables)
 
     def _walks(self, step: Tensor) -> int:
         """How many times the steps are 0 .. T - 1 in their order; 0 where they are anything else.

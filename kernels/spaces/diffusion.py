@@ -133,6 +133,8 @@ def ornstein_uhlenbeck(
         >>> ornstein_uhlenbeck(2, steps=10).horizon
         11
     """
+    if clock is None and steps == 1:
+        raise InvalidInput("an Ornstein-Uhlenbeck process needs at least 2 steps: the first draws its start.")
     times = _checked(cosine_clock(steps - 1, total=4.0) if clock is None else clock, sigma)
     gaps = [b - a for a, b in pairwise(times)]
     decay = [1.0, *[math.exp(-gap) for gap in gaps]]

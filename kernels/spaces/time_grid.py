@@ -36,7 +36,8 @@ class TimeGrid:
         noise: sigma_0 .. sigma_{T-1}, positive.
 
     Raises:
-        InvalidInput: when the lengths differ, nothing is given, or a noise is not positive.
+        InvalidInput: when the lengths differ, nothing is given, a decay is not finite, or a noise is not
+            positive.
 
     Example:
         >>> TimeGrid([1.0, 1.0], [1.0, 1.0]).variance.tolist()
@@ -48,6 +49,8 @@ class TimeGrid:
             raise InvalidInput(
                 f"a time grid needs one decay and one noise per step, got {len(decay)} and {len(noise)}."
             )
+        if not all(math.isfinite(a) for a in decay):
+            raise InvalidInput("every step of a time grid needs a finite decay.")
         if not all(0.0 < n < math.inf for n in noise):
             raise InvalidInput("every step of a time grid needs a positive noise: its times must increase.")
         self.steps = len(noise)
@@ -143,5 +146,5 @@ def cosine_clock(steps: int, total: float = 1.0, floor: float = 0.01) -> list[fl
 
 
 def _whole(steps: int) -> None:
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise InvalidInput(f"steps must be a whole number of at least 1, got {steps!r}.")
