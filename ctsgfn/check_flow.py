@@ -84,8 +84,11 @@ def evidence(space: Space[Any, Any], target: Target[Any], log_z: float, n: int, 
     return verdict("evidence", comparison, false_alarm, note, remedy)
 
 
-WALKS = 64
-"""Trajectories behind each gradient."""
+WALKS = 1000
+"""Most trajectories behind each gradient: every branch must be taken by some."""
+
+STEPS = 20_000
+"""Most states that they may visit together."""
 
 
 def gradients(gfn: GFlowNet[Any], target: Target[Any], objectives: Sequence[Objective]) -> Result:
@@ -102,10 +105,11 @@ def gradients(gfn: GFlowNet[Any], target: Target[Any], objectives: Sequence[Obje
     reached: set[str] = set()
     fresh = copy.deepcopy(gfn).double()
     named = {name: p for name, p in fresh.named_parameters() if p.requires_grad}
+    count = max(64, min(WALKS, STEPS // fresh.space.horizon))
     for objective in objectives:
         label = getattr(objective, "__name__", "objective")
         fresh.zero_grad(set_to_none=True)
-        walks = rollout(fresh.space, fresh.forward_kernel, WALKS, reparameterised=objective.reparameterised)
+        walks = rollout(fresh.space, fresh.forward_kernel, count, reparameterised=objective.reparameterised)
         with torch.enable_grad():
             backpropagate(fresh, target, walks, objective, wanted=objective.wanted)
         got = {name for name, p in named.items() if p.grad is not None}

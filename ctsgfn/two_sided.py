@@ -23,8 +23,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-FUNCTIONS = 12
-"""Random cosines beside the constant function."""
+FUNCTIONS = 24
+"""Random cosines beside the constant function: half of all the features, half of about three of them."""
 
 SAMPLE = 2000
 """Draws of each side that the scales of the cosines are taken from."""
@@ -109,7 +109,8 @@ def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
         False
     """
     f_left, f_right = _functions(left, right)
-    count = max([-1, *[int(side.cell.max()) for side in (left, right) if side.cell is not None]]) + 1
+    cells = [side.cell for side in (left, right) if side.cell is not None and side.cell.numel()]
+    count = 1 + max([-1, *[int(cell.max()) for cell in cells]])
     mean_left, var_left, mass_left, square_left = _moments(f_left, left, left.log_ratio, count)
     mean_right, var_right, mass_right, square_right = _moments(f_right, right, -right.log_ratio, count)
     rounding = 1e-9  # sides without variance (counting measure) agree to rounding
@@ -119,8 +120,8 @@ def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
     judged = effective >= FEWEST
     number = max(1, int(judged.sum()))
     largest = float(z[judged].max()) if bool(judged.any()) else 0.0
-    cells = torch.where(judged, z, math.nan)[len(z) - count :]
-    return Comparison(largest, z_limit(false_alarm, number), number, float(effective[0]), cells)
+    pieces = torch.where(judged, z, math.nan)[len(z) - count :]
+    return Comparison(largest, z_limit(false_alarm, number), number, float(effective[0]), pieces)
 
 
 def log_factor(left: Side, right: Side, cell: int | None = None) -> float:
@@ -187,8 +188,10 @@ def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
     centre = pooled.median(0).values if len(pooled) else pooled.new_zeros(width)
     spread = (pooled - centre).abs().mean(0) if len(pooled) else pooled.new_zeros(width)
     spread = torch.where(spread > 0, spread, 1.0)
-    pace = 0.3 * 10.0 ** torch.rand(FUNCTIONS, dtype=pooled.dtype) / math.sqrt(max(1, width))
-    frequency = torch.randn(width, FUNCTIONS, dtype=pooled.dtype) * pace / spread.unsqueeze(-1)
+    kept = torch.rand(width, FUNCTIONS) < 3 / max(3, width)
+    kept[:, : FUNCTIONS // 2] = True
+    pace = 0.3 * 10.0 ** torch.rand(FUNCTIONS, dtype=pooled.dtype) / kept.sum(0).clamp(min=1).sqrt()
+    frequency = torch.randn(width, FUNCTIONS, dtype=pooled.dtype) * kept * pace / spread.unsqueeze(-1)
     phase = 2 * math.pi * torch.rand(FUNCTIONS, dtype=pooled.dtype)
 
     def on(side: Side) -> Tensor:
