@@ -171,17 +171,21 @@ def test_a_restored_memory_draws_the_same(make: Any) -> None:
     assert torch.equal(a.owner, b.owner)
 
 
-def test_a_memory_inside_a_memory_is_fed() -> None:
+@pytest.mark.parametrize("kind", ["replay", "trajectories", "search"])
+def test_a_memory_inside_a_memory_is_fed_and_saved(kind: str) -> None:
     gfn, target = flow()
-    inner = Replay(100, priority="reward", fraction=0.5)
-    outer = LocalSearch(target, fraction=0.5, chains=4, steps=4, fresh=inner)
+    make: dict[str, Any] = {
+        "replay": lambda inner: Replay(100, fresh=inner),
+        "trajectories": lambda inner: ReplayTrajectories(100, fresh=inner),
+        "search": lambda inner: LocalSearch(target, chains=4, steps=4, fresh=inner),
+    }
+    inner, again = Replay(100, priority="reward", fraction=0.5), Replay(100, fraction=0.5)
+    outer = make[kind](inner)
     for _ in range(3):
         assert len(turn(outer, gfn, target, 16)[0]) == 16
     assert len(inner.memory) == 16 + 4 + 4
-    state = outer.state_dict()
-    other = LocalSearch(target, fraction=0.5, chains=4, steps=4, fresh=Replay(100, fraction=0.5))
-    other.load_state_dict(state)
-    assert len(other.fresh.memory) == 24  # type: ignore[attr-defined]
+    make[kind](again).load_state_dict(outer.state_dict())
+    assert len(again.memory) == 24
 
 
 def test_whole_trajectories_are_replayed_as_they_were() -> None:
