@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -71,8 +72,14 @@ def _line(axis: Lebesgue | Haar | Counting, nodes: int) -> tuple[Tensor, Tensor]
         turn = (torch.arange(nodes, dtype=torch.float64) + 0.5) / nodes
         return (2 * turn - 1) * math.pi, torch.full((nodes,), 2 * math.pi / nodes, dtype=torch.float64)
     if axis.is_finite:
-        x, w = np.polynomial.legendre.leggauss(nodes)
+        x, w = _legendre(nodes)
         half = 0.5 * (axis.high - axis.low)
-        return axis.low + half * (torch.from_numpy(x) + 1), half * torch.from_numpy(w)
+        return axis.low + half * (x + 1), half * w
     u = torch.linspace(-REACH, REACH, nodes, dtype=torch.float64)
     return u.sinh(), u.cosh() * (2 * REACH / (nodes - 1))
+
+
+@cache
+def _legendre(nodes: int) -> tuple[Tensor, Tensor]:
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    return torch.from_numpy(x), torch.from_numpy(w)

@@ -160,22 +160,21 @@ def _moments(f: Tensor, side: Side, log_odds: Tensor, cells: int) -> tuple[Tenso
     Columns: those of f, then the indicators of the cells.
     """
     v, odds = side.share, log_odds.sigmoid()
-    terms = (v * odds).unsqueeze(-1) * f
-    mean = terms.sum(0)
-    variance = (terms - v.unsqueeze(-1) * mean).square().sum(0)
-    mass, square = terms.abs().sum(0), terms.square().sum(0)
+    w = v * odds
+    mean, mass, square = w @ f, w @ f.abs(), w.square() @ f.square()
+    variance = square - 2 * mean * ((v * w) @ f) + mean.square() * v.square().sum()
     if cells and side.cell is not None:
         row, column = (side.cell >= 0).nonzero(as_tuple=True)
-        cell, weight, term = side.cell[row, column], v[row], (v * odds)[row]
+        cell, weight, term = side.cell[row, column], v[row], w[row]
 
         def per_cell(values: Tensor) -> Tensor:
             return v.new_zeros(cells).index_add(0, cell, values)
 
         part, part_square = per_cell(term), per_cell(term.square())
         spread = part_square - 2 * part * per_cell(weight * term) + part.square() * v.square().sum()
-        mean, variance = torch.cat([mean, part]), torch.cat([variance, spread.clamp(min=0.0)])
+        mean, variance = torch.cat([mean, part]), torch.cat([variance, spread])
         mass, square = torch.cat([mass, part]), torch.cat([square, part_square])
-    return mean, variance, mass, square
+    return mean, variance.clamp(min=0.0), mass, square
 
 
 def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
@@ -193,9 +192,10 @@ def _functions(left: Side, right: Side) -> tuple[Tensor, Tensor]:
     pace = 0.3 * 10.0 ** torch.rand(FUNCTIONS, dtype=pooled.dtype) / kept.sum(0).clamp(min=1).sqrt()
     frequency = torch.randn(width, FUNCTIONS, dtype=pooled.dtype) * kept * pace / spread.unsqueeze(-1)
     phase = 2 * math.pi * torch.rand(FUNCTIONS, dtype=pooled.dtype)
+    frequency = torch.cat([frequency.new_zeros(width, 1), frequency], dim=-1)  # cos(0) is the constant
+    phase = torch.cat([phase.new_zeros(1), phase]) - centre @ frequency
 
     def on(side: Side) -> Tensor:
-        waves = ((side.features - centre) @ frequency + phase).cos()
-        return torch.cat([waves.new_ones(len(waves), 1), waves], dim=-1)
+        return torch.addmm(phase, side.features, frequency).cos_()
 
     return on(left), on(right)
