@@ -31,8 +31,18 @@ from ctsgfn.whitening import Whitening
 KERNELS = ("auto", "mixture", "chain", "diffusion")
 """What ``fit(kernel=)`` takes on R^d."""
 
-SERVES = (0.7, 0.7, 0.5)
-"""Least ESS, largest Pareto k and largest gap between the bounds (nats) of a mixture that is enough."""
+USABLE = 0.7
+LADDER = (("finer", 0.95), ("chain", USABLE))
+"""What is tried after a mixture of few normals, each where the ESS so far is below its number."""
+
+SAID = {
+    "mixture": "a mixture of few normals as the only step",
+    "finer": "a finer mixture",
+    "chain": "diffusion steps after a mixture",
+}
+
+FINE = 16
+"""Least number of normals of a finer mixture."""
 
 FIRST = 0.95
 """Fraction of the clock that the first step of a chain covers."""
@@ -82,21 +92,26 @@ def fit_euclidean(
     dim = line.measure.dim
     evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
     start = warm_up(line, dim, like=like)
-    first = "mixture" if kernel == "auto" else kernel
-    sampler, judged = _stage(first, target, start, like, settings, training, behaviour)
-    if kernel != "auto":
-        return sampler
-    short = _short(judged)
-    if not short:
-        sampler.notes = (f"a mixture of normals as the only step is enough: {_said(judged)}.",)
-        return sampler
-    why = f"a mixture of normals as the only step falls short ({short}): {_said(judged)}"
-    training.say(f"{why}; learning diffusion steps after it.")
-    richer, again = _stage("chain", target, start, like, settings, training, behaviour)
-    if not _short(again) or _gap(again) < _gap(judged):
-        richer.notes = (f"{why}.", f"diffusion steps after it were learned and kept: {_said(again)}.")
-        return richer
-    sampler.notes = (f"{why}.", f"diffusion steps after it did no better and were dropped: {_said(again)}.")
+
+    def stage(name: str) -> tuple[Sampler[Any, Tensor], Evidence]:
+        return _stage(name, target, start, like, settings, training, behaviour)
+
+    if kernel in ("chain", "diffusion"):
+        return stage(kernel)[0]
+    sampler, judged = stage("mixture")
+    notes = [f"{SAID['mixture']}: {_said(judged)}"]
+    for name, least in LADDER:
+        short = _short(judged, least)
+        if not short or (name == "chain" and kernel == "mixture"):
+            break
+        notes[-1] += f", not enough ({short})"
+        training.say(f"{notes[-1]}; trying {SAID[name]}.")
+        richer, again = stage(name)
+        better = _gap(again) < _gap(judged) or (bool(_short(judged, USABLE)) and not _short(again, USABLE))
+        notes.append(f"{SAID[name]}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
+        if better:
+            sampler, judged = richer, again
+    sampler.notes = tuple(f"{note}." for note in notes)
     return sampler
 
 
@@ -127,11 +142,12 @@ def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective
     """Plain options of the builder for a kind of kernel."""
     dim = len(start.location)
     slices = settings.slices
-    if name == "mixture":
-        sigma, clock, mixture = 1.0, [0.0, 1.0], _mixture(start, 1.0, 1.0)
+    if name in ("mixture", "finer"):
+        sigma, clock = 1.0, [0.0, 1.0]
+        mixture = _mixture(start, sigma, 1.0, FINE if name == "finer" else 1)
     elif name == "chain":
         sigma, clock = 1.2, _clock(8 if slices is None else slices)
-        mixture = _mixture(start, sigma, FIRST)
+        mixture = _mixture(start, sigma, FIRST, FINE)
     else:
         steps = 50 if slices is None else slices
         sigma, clock, mixture = 1.0, [k / steps for k in range(steps + 1)], None
@@ -159,7 +175,7 @@ def _clock(steps: int) -> list[float]:
     return [*clock, 1.0]
 
 
-def _mixture(start: WarmUp, sigma: float, fraction: float) -> dict[str, Tensor]:
+def _mixture(start: WarmUp, sigma: float, fraction: float, least: int) -> dict[str, Tensor]:
     """Normals for the first step, in its chart coordinates: fitted to particles carried back to it.
 
     A first step that covers the fraction f of the clock ends at f z plus noise of variance
@@ -175,7 +191,7 @@ def _mixture(start: WarmUp, sigma: float, fraction: float) -> dict[str, Tensor]:
     covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
     share = z.new_full((len(mean),), 1 / len(mean))
     guess = Mixture(share, shrink * mean, torch.linalg.cholesky(covariance))
-    found = fit_mixture(shrink * z + noise * torch.randn_like(z), guess)
+    found = fit_mixture(shrink * z + noise * torch.randn_like(z), guess).split(least)
     return {name: getattr(found, name).to(start.points) for name in ("share", "mean", "tril")}
 
 
@@ -195,11 +211,10 @@ def _said(e: Evidence) -> str:
     return f"ESS {100 * e.ess:.0f} %, Pareto k {e.pareto_k:.2f}, bounds {_gap(e):.2f} nats apart"
 
 
-def _short(e: Evidence) -> str:
-    """What speaks against a mixture, or nothing."""
-    least, most, apart = SERVES
-    if not e.ess >= least:
-        return f"ESS below {100 * least:.0f} %"
-    if not e.pareto_k <= most:
-        return f"Pareto k above {most:g}"
-    return "" if _gap(e) <= apart else f"bounds more than {apart:g} nats apart"
+def _short(e: Evidence, least_ess: float) -> str:
+    """What speaks against a kernel, or nothing."""
+    if not e.ess >= least_ess:
+        return f"ESS below {100 * least_ess:.0f} %"
+    if not e.pareto_k <= 0.7:
+        return "Pareto k above 0.7"
+    return "" if _gap(e) <= 0.5 else "bounds more than 0.5 nats apart"

@@ -41,6 +41,33 @@ class Mixture:
         """Log-density [B] at points [B, d]."""
         return self.each(x).logsumexp(-1)
 
+    def split(self, least: int) -> Mixture:
+        """Cut every component in two along a random axis of its own, until there are ``least`` of them.
+
+        Means and covariances stay what they are: the halves sit half a standard deviation to either side.
+
+        Example:
+            >>> one = Mixture(torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None])
+            >>> len(one.split(3)), one.split(3).share.tolist()
+            (4, [0.25, 0.25, 0.25, 0.25])
+        """
+        mixture = self
+        while len(mixture) < least:
+            rows = torch.arange(len(mixture), device=self.mean.device)
+            values, axes = torch.linalg.eigh(mixture.tril @ mixture.tril.transpose(-1, -2))
+            axis = torch.randint(self.mean.shape[-1], (len(mixture),)).to(rows)
+            shift = 0.5 * values[rows, axis].sqrt()[:, None] * axes[rows, :, axis]
+            values = values.scatter_add(1, axis[:, None], -0.25 * values[rows, axis][:, None])
+            _, upper = torch.linalg.qr(values.sqrt()[:, :, None] * axes.transpose(-1, -2))
+            sign = upper.diagonal(dim1=-2, dim2=-1).sign()
+            tril = (sign[:, :, None] * upper).transpose(-1, -2)
+            mixture = Mixture(
+                mixture.share.repeat(2) / 2,
+                torch.cat([mixture.mean + shift, mixture.mean - shift]),
+                tril.repeat(2, 1, 1),
+            )
+        return mixture
+
 
 def expectation_maximisation(x: Tensor, start: Mixture, iterations: int = 15) -> Mixture:
     r"""Climb the likelihood of points [B, d] from a starting mixture.

@@ -215,6 +215,25 @@ def test_the_size_is_chosen_on_points_held_out() -> None:
     assert float(-fitted.log_prob(ring).mean()) < entropy + 0.05
 
 
+def test_splitting_keeps_the_first_two_moments() -> None:
+    fits = three()
+    whole = Mixture(fits.log_share.exp(), fits.mean, fits.tril)
+
+    def moments(m: Mixture) -> tuple[Tensor, Tensor]:
+        mean = (m.share[:, None] * m.mean).sum(0)
+        second = m.tril @ m.tril.transpose(-1, -2) + m.mean[:, :, None] * m.mean[:, None, :]
+        return mean, (m.share[:, None, None] * second).sum(0)
+
+    for least in (1, 4, 20):
+        parts = whole.split(least)
+        assert least <= len(parts) < max(4, 2 * least)
+        assert float(parts.share.sum()) == pytest.approx(1.0)
+        for ours, theirs in zip(moments(parts), moments(whole), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert bool((parts.tril.diagonal(dim1=-2, dim2=-1) > 0).all())
+        assert not bool(parts.tril.triu(1).any())
+
+
 def test_too_few_points_for_a_mixture() -> None:
     with pytest.raises(InvalidInput, match="at least 10 points, got 9"):
         fit_mixture(torch.randn(9, 1), Mixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1)))
