@@ -54,8 +54,8 @@ def evidence(space: Space[Any, Any], target: Target[Any], log_z: float, n: int, 
     samples, probes of ``points`` are weighted by r; heavy weights make the outcome inconclusive.
     """
     remedy = (
-        "an error that the single steps do not show: compare read, write, the sink and the horizon of the "
-        "space, and the log_z of the target"
+        "mend first what fails above; where nothing does, compare read, write, the sink and nu({s0}) = 1 of "
+        "the space, and the log_z of the target"
     )
     gfn = GFlowNet(space, diffuse(space.kappa), diffuse(space.kappa_b)).double()
     count = walkers(space, n)

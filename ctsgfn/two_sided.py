@@ -117,7 +117,7 @@ def compare(left: Side, right: Side, false_alarm: float) -> Comparison:
     z = (mean_left - mean_right).abs() / (var_left + var_right + rounding**2).sqrt()
     z = torch.where(z.isnan(), math.inf, z)
     effective = (mass_left + mass_right).square() / (square_left + square_right).clamp(min=1e-300)
-    judged = effective >= FEWEST
+    judged = ~(effective < FEWEST)  # NaN is judged, and is a difference
     number = max(1, int(judged.sum()))
     largest = float(z[judged].max()) if bool(judged.any()) else 0.0
     pieces = torch.where(judged, z, math.nan)[len(z) - count :]
