@@ -42,7 +42,7 @@ SAID = {
 }
 
 FINE = 16
-"""Least number of normals of a finer mixture."""
+"""Least number of normals of a finer mixture, which has at least twice as many as were found."""
 
 FIRST = 0.95
 """Fraction of the clock that the first step of a chain covers."""
@@ -142,15 +142,18 @@ def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective
     """Plain options of the builder for a kind of kernel."""
     dim = len(start.location)
     slices = settings.slices
+    mixture: Mixture | None = None
     if name in ("mixture", "finer"):
         sigma, clock = 1.0, [0.0, 1.0]
-        mixture = _mixture(start, sigma, 1.0, FINE if name == "finer" else 1)
+        mixture = _mixture(start, sigma, 1.0)
+        if name == "finer":
+            mixture = mixture.split(max(FINE, 2 * len(mixture)))
     elif name == "chain":
         sigma, clock = 1.2, _clock(8 if slices is None else slices)
-        mixture = _mixture(start, sigma, FIRST, FINE)
+        mixture = _mixture(start, sigma, FIRST).split(FINE)
     else:
         steps = 50 if slices is None else slices
-        sigma, clock, mixture = 1.0, [k / steps for k in range(steps + 1)], None
+        sigma, clock = 1.0, [k / steps for k in range(steps + 1)]
     return {
         "dim": dim,
         "clock": clock,
@@ -160,7 +163,7 @@ def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective
         "langevin": start.differentiable if settings.langevin is None else settings.langevin,
         "location": start.location,
         "scale_tril": start.scale_tril,
-        "mixture": mixture,
+        "mixture": None if mixture is None else {k: v.to(start.points) for k, v in vars(mixture).items()},
         "flow": isinstance(objective, Objective) and objective.wanted.flow,
         "dtype": settings.dtype,
     }
@@ -175,7 +178,7 @@ def _clock(steps: int) -> list[float]:
     return [*clock, 1.0]
 
 
-def _mixture(start: WarmUp, sigma: float, fraction: float, least: int) -> dict[str, Tensor]:
+def _mixture(start: WarmUp, sigma: float, fraction: float) -> Mixture:
     """Normals for the first step, in its chart coordinates: fitted to particles carried back to it.
 
     A first step that covers the fraction f of the clock ends at f z plus noise of variance
@@ -191,8 +194,7 @@ def _mixture(start: WarmUp, sigma: float, fraction: float, least: int) -> dict[s
     covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
     share = z.new_full((len(mean),), 1 / len(mean))
     guess = Mixture(share, shrink * mean, torch.linalg.cholesky(covariance))
-    found = fit_mixture(shrink * z + noise * torch.randn_like(z), guess).split(least)
-    return {name: getattr(found, name).to(start.points) for name in ("share", "mean", "tril")}
+    return fit_mixture(shrink * z + noise * torch.randn_like(z), guess)
 
 
 def _judge(sampler: Sampler[Any, Tensor], z: Tensor) -> Evidence:
