@@ -105,7 +105,7 @@ def check(
     else:
         judge, judge_log_z = target, known
     with default_dtype(torch.float64), torch.no_grad():
-        flow = None if gfn is None else copy.deepcopy(gfn).double()
+        flow = None if gfn is None else copy.deepcopy(gfn).cpu().double()
         learner = target if target is not None and fits else probed
         steps: list[tuple[str, Callable[[], Result] | str]] = [
             ("charts", lambda: charts(space, n)),

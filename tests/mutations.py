@@ -140,6 +140,17 @@ def second_source(space: AnySpace) -> AnySpace | None:
     return replace(space, nu=Replaced(space.nu, beside, lambda s: torch.ones(len(s), dtype=torch.bool)))
 
 
+def walks_start_beside(space: AnySpace) -> AnySpace | None:
+    """The walks' first state is not the s0 that nu and kappa_b know."""
+    if not any(t.is_floating_point() for t in space.source(1).tensors().values()):
+        return None
+
+    def source(n: int) -> Any:
+        return space.source(n).map(lambda t: t + 0.3 if t.is_floating_point() else t)
+
+    return replace(space, source=source)
+
+
 # ---------------------------------------------------------------- charts
 def on_coordinates(side: str, method: str) -> Change:
     """Push or pull moves the coordinates a little."""
@@ -343,6 +354,7 @@ MUTATIONS: dict[str, Mutation] = {
     "kappa_b forgets its dead axes": Mutation("charts", live_everywhere("kappa_b", discrete=False)),
     "nu leaves out states": Mutation("support", lonely_nu),
     "nu has a second source": Mutation("support", second_source),
+    "walks start beside s0": Mutation("support", walks_start_beside),
     "the sink is closed in a strip": Mutation("read_write", sink_closed_in_a_strip),
     "the sink is closed": Mutation("absorbing", sink_closed),
     "the sink is open everywhere": Mutation("read_write", sink_open),

@@ -7,15 +7,21 @@ of a tenth on every single branch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
-from altered import reference_of
-from mutations import HARMLESS, MUTATIONS, weight
+from altered import alter, reference_of
+from mutations import HARMLESS, MUTATIONS, Change, Mutation, weight
 from registry import SPACES
 
 from ctsgfn.checks import check
+from ctsgfn.kernels.spaces.box import box
+from ctsgfn.kernels.spaces.cube import cube
+from ctsgfn.kernels.spaces.diffusion import diffusion, ornstein_uhlenbeck
+from ctsgfn.kernels.spaces.finite import finite
+from ctsgfn.kernels.spaces.hypergrid import hypergrid
 from ctsgfn.space import Space
 
 FEW = 2000
@@ -31,6 +37,45 @@ BROKEN = [
     pytest.param(s, m, id=f"{s}-{m}") for s in SPACES for m in MUTATIONS if MUTATIONS[m].change(space(s))
 ]
 CHANGED = [pytest.param(s, h, id=f"{s}-{h}") for s in SPACES for h in HARMLESS if HARMLESS[h](space(s))]
+
+
+def backwards(other: Space[Any, Any]) -> Change:
+    """Kappa_b is that of another space."""
+    return lambda space: replace(space, kappa_b=other.kappa_b)
+
+
+def weight_of(other: Space[Any, Any]) -> Change:
+    """The steps back are weighed as if they were those of another space."""
+    weigh = other.kappa_b.branches[0].log_weight
+    return lambda space: alter(space, "kappa_b", log_weight=lambda inner, s, a: weigh(s, a))
+
+
+LADDER = [(0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5), (4, 6), (1, 6)]
+
+OTHER_STEPS: dict[str, Mutation] = {
+    "box": Mutation("support", backwards(box(0.32))),
+    "cube": Mutation("support", backwards(cube(2, least=0.3))),
+    "hypergrid": Mutation("support", lambda space: replace(space, kappa=hypergrid(2, 3).kappa)),
+    "finite": Mutation("support", backwards(finite(LADDER[:-1], terminal=[3, 5, 6]))),
+    "diffusion": Mutation("pairing", weight_of(diffusion(2, steps=4, sigma=1.8))),
+    "ornstein_uhlenbeck": Mutation("pairing", weight_of(ornstein_uhlenbeck(2, steps=4, sigma=1.2))),
+}
+"""One kernel takes steps of another size than the other one undoes."""
+
+
+@pytest.mark.parametrize("name", OTHER_STEPS)
+def test_steps_of_another_size_are_caught(name: str) -> None:
+    by, change = OTHER_STEPS[name]
+    other = change(space(name))
+    assert other is not None
+    report = check(other, n=FEW)
+    assert report[by].verdict == "FAIL", str(report)
+
+
+def test_another_bridge_breaks_nothing() -> None:
+    """On R^d a way back with other steps is as good: its chart says so itself."""
+    report = check(replace(space("diffusion"), kappa_b=diffusion(2, steps=4, sigma=1.8).kappa_b))
+    assert report.ok, str(report)
 
 
 def broken(name: str, mutation: str) -> Space[Any, Any]:
