@@ -186,4 +186,4 @@ class LangevinEncoder(Encoder):
         if seen is None:
             seen = self.observe(s)
         hidden, a, b = self.inner.apart(s)
-        return Steered(hidden, (seen * a).addcmul(s.x, b * (1 / self.scale)))
+        return Steered(hidden, (seen * a).addcmul(s.x, b, value=1 / self.scale))
