@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from altered import alter, reference_of
-from mutations import HARMLESS, MUTATIONS, Change, Mutation, weight
+from broken_charts import Change, weight
+from mutations import HARMLESS, MUTATIONS, Mutation
 from registry import SPACES
 
 from ctsgfn.checks import check
