@@ -9,16 +9,15 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ctsgfn.errors import InvalidInput, NonFinite
+from ctsgfn.errors import InvalidInput
 from ctsgfn.measures import Lebesgue
 
 Vector = NDArray[np.float64]
@@ -76,17 +75,17 @@ class StanTarget:
         """Lebesgue measure on R^D."""
         return Lebesgue(self.dim)
 
-    def log_density(self, u: Tensor) -> Tensor:
-        """Log joint [B] at unconstrained points u [B, D], the Jacobian included.
+    def unfloored(self) -> StanTarget:
+        """Return the same target without a floor: -inf where Stan rejects."""
+        return replace(self, floor=None)
 
-        Raises:
-            NonFinite: when Stan rejects a point and there is no floor.
-        """
+    def log_density(self, u: Tensor) -> Tensor:
+        """Log joint [B] at unconstrained points u [B, D], the Jacobian included; -inf where Stan rejects."""
         if torch.is_grad_enabled() and u.requires_grad:
             value: Tensor = _Differentiable.apply(self._points(u), self)  # type: ignore[no-untyped-call]
             return value
-        rows = enumerate(_array(self._points(u)))
-        return torch.tensor([self._value(i, row) for i, row in rows], dtype=torch.float64).to(u)
+        rows = _array(self._points(u))
+        return torch.tensor([self._value(row) for row in rows], dtype=torch.float64).to(u)
 
     def score(self, u: Tensor) -> Tensor:
         """Gradient [B, D] of the log-density, detached; 0 where it is at the floor."""
@@ -94,7 +93,7 @@ class StanTarget:
 
     def value_and_score(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density [B] and gradient [B, D] at points u [B, D], from one call of Stan each."""
-        pairs = [self._pair(i, row) for i, row in enumerate(_array(self._points(u)))]
+        pairs = [self._pair(row) for row in _array(self._points(u))]
         value = torch.tensor([v for v, _ in pairs], dtype=torch.float64)
         slope = torch.from_numpy(np.stack([g for _, g in pairs])) if pairs else torch.zeros(0, self.dim)
         return value.to(u.detach()), slope.to(u.detach())
@@ -108,6 +107,15 @@ class StanTarget:
         numbers = torch.from_numpy(np.stack(found)).to(u.detach())
         return {name: numbers[:, place.to(u.device)] for name, place in self.places.items()}
 
+    def reason(self, u: Tensor) -> str:
+        """Return what Stan says of a point [D] whose log-density is not finite, and the remedy."""
+        try:
+            self.model.log_density(_array(u), propto=False, jacobian=True)
+        except RuntimeError as error:
+            said = _first_line(error)
+            return f"Stan rejects it ({said}); pass floor= to from_stan, such as -1e3, if it may"
+        return "mend the Stan model there; pass floor= to from_stan, such as -1e3, if its density may be 0"
+
     # -------------------------------------------------------------------------------- one point
     def _points(self, u: Tensor) -> Tensor:
         if u.ndim != 2 or u.shape[1] != self.dim:
@@ -116,37 +124,24 @@ class StanTarget:
             )
         return u
 
-    def _value(self, i: int, row: Vector) -> float:
+    def _value(self, row: Vector) -> float:
         try:
-            value, why = float(self.model.log_density(row, propto=False, jacobian=True)), ""
-        except RuntimeError as error:  # Stan rejected the point
-            value, why = -math.inf, _first_line(error)
-        return self._floored(i, row, value, why)
+            value = float(self.model.log_density(row, propto=False, jacobian=True))
+        except RuntimeError:  # Stan rejects the point: what it says is in ``reason``
+            value = -math.inf
+        return self._floored(value)
 
-    def _pair(self, i: int, row: Vector) -> tuple[float, Vector]:
+    def _pair(self, row: Vector) -> tuple[float, Vector]:
         try:
-            value, slope = self.model.log_density_gradient(row, propto=False, jacobian=True)
-            why = ""
-        except RuntimeError as error:
-            value, slope, why = -math.inf, np.zeros(self.dim), _first_line(error)
-        kept = self._floored(i, row, float(value), why)
-        flat = self.floor is not None and kept <= self.floor
-        return kept, np.zeros(self.dim) if flat else np.array(slope, dtype=np.float64)
+            found, slope = self.model.log_density_gradient(row, propto=False, jacobian=True)
+            value = self._floored(float(found))
+        except RuntimeError:
+            value, slope = self._floored(-math.inf), np.zeros(self.dim)
+        flat = self.floor is not None and value <= self.floor
+        return value, np.zeros(self.dim) if flat else np.array(slope, dtype=np.float64)
 
-    def _floored(self, i: int, row: Vector, value: float, why: str) -> float:
-        if value > -math.inf and not math.isnan(value):
-            return value if self.floor is None else max(value, self.floor)
-        if self.floor is not None and not math.isnan(value):
-            return self.floor
-        place, reason = [round(float(c), 6) for c in row[:8]], f" ({why})" if why else ""
-        raise NonFinite(
-            f"Stan's log-density is {value} at row {i}, the point {place}{reason}: "
-            + (
-                "mend the model, nothing is replaced for you."
-                if math.isnan(value)
-                else "pass floor= to from_stan, such as floor=-1e3, to count rejected points at that value."
-            )
-        )
+    def _floored(self, value: float) -> float:
+        return self.floor if self.floor is not None and value < self.floor else value  # NaN stays
 
 
 class _Differentiable(torch.autograd.Function):
@@ -155,14 +150,28 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, target: StanTarget) -> Tensor:
         value, slope = target.value_and_score(u)
-        ctx.save_for_backward(slope)
+        ctx.save_for_backward(u, slope)
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return grad[:, None] * slope, None
+        u, slope = ctx.saved_tensors
+        return grad[:, None] * _Slope.apply(u, slope), None  # type: ignore[no-untyped-call]
+
+
+class _Slope(torch.autograd.Function):
+    """Stan's gradient as a function of the points whose own gradient is refused, not taken for 0."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, slope: Tensor) -> Tensor:
+        return slope.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        raise InvalidInput(
+            "Stan gives no second derivatives: use an objective that does not differentiate the gradient of "
+            "the target."
+        )
 
 
 def from_stan(model: StanModel, *, transformed: bool = False, floor: float | None = None) -> StanTarget:

@@ -63,6 +63,10 @@ class PyroTarget:
             raise InvalidInput(f"floor must be a finite number, got {floor!r}.")
         return replace(self, floor=float(floor))
 
+    def unfloored(self) -> PyroTarget:
+        """Return the same target without a floor."""
+        return replace(self, floor=None)
+
     def log_density(self, u: Tensor) -> Tensor:
         """Log joint [B] at unconstrained points u [B, D], the Jacobian included."""
         points = self._points(u)
@@ -130,6 +134,15 @@ class PyroTarget:
             self._run(run)
             return run
 
+    def reason(self, u: Tensor) -> str:
+        """Return which sites make the log-density of a point [D] not finite, and the remedy."""
+        found = self.inspect(u.detach().to(self.dtype))
+        if found.not_numbers:
+            return f"{sites(found.not_numbers)} not a number: look for parameters outside their range"
+        if found.impossible:
+            return f"{sites(found.impossible)} impossible there: use from_pyro(..).floored(-1e3) if it may be"
+        return "the latents or their Jacobian overflow; use from_pyro(..).floored(-1e3) for -inf"
+
     # -------------------------------------------------------------------------------- one run
     def _points(self, u: Tensor) -> Tensor:
         dim = self.measure.dim
@@ -178,3 +191,14 @@ class PyroTarget:
             return values
         with pyro.validation_enabled(False), poutine.block():
             return torch.func.vmap(one, chunk_size=self.chunk)(rows)
+
+
+def sites(names: list[str]) -> str:
+    """Names of sites, for a message.
+
+    Example:
+        >>> sites(["a", "b"])
+        "the sites 'a', 'b' are"
+    """
+    quoted = ", ".join(repr(name) for name in names)
+    return f"the site {quoted} is" if len(names) == 1 else f"the sites {quoted} are"

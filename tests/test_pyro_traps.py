@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch import Tensor
 
 from ctsgfn.errors import CtsgfnWarning, InvalidInput, NonFinite
 from ctsgfn.from_pyro import from_pyro
@@ -254,7 +255,10 @@ def test_hard_limits_need_a_floor() -> None:
         target = from_pyro(limited)
     u = torch.tensor([[-1.0], [0.5]])
     assert target.log_density(u).isinf().tolist() == [False, True], "Pyro alone gives a number at both"
-    with pytest.raises(NonFinite, match=r"row 1, the point \[0.5\].*from_pyro\(..\).floored"):
+    with pytest.raises(
+        NonFinite,
+        match=r"row 1, the point \[0.5\].*the site 'y' is impossible there: use from_pyro\(..\).floored",
+    ):
         evaluate(target, u)
     floored = target.floored(-100.0)
     assert evaluate(floored, u)[1] == -100.0
