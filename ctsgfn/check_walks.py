@@ -33,9 +33,10 @@ def walkers(space: Space[Any, Any], n: int) -> int:
 def support(space: Space[Any, Any], n: int) -> Result:
     """Reachability (Def. 1, eq. 1): each kernel scores the other's walks, and all of nu leads to s0.
 
-    Along diffuse walks from s0, every step has a finite log p_B and stays in the support of nu; along
-    diffuse walks back from nu-probes, every step has a finite log p_F, and s0 is reached. In float64,
-    and in the float32 of training, whose rounding must not carry a step out of either support.
+    Along walks from s0, every step has a finite log p_B and stays in the support of nu; along walks
+    back from nu-probes, every step has a finite log p_F, and s0 is reached. The walks are diffuse, and at
+    the ends of the charts; in float64, and in the float32 of training, whose rounding must not carry a
+    step out of either support.
     """
     remedy = (
         "allowed, live and owns must open an edge in kappa exactly where they open it in kappa_b (never "
@@ -62,23 +63,33 @@ def _walks_problem(
     """Steps of walks out and back, and what is wrong with the first bad one, if any is."""
     forward = diffuse(untrusting(space.kappa)).to(dtype)
     backward = diffuse(untrusting(space.kappa_b)).to(dtype)
-    out = rollout(replace(space, synchronous=False), forward, count)
-    home = backtrack(space, backward, space.nu.probe(count)[0])
+    stepwise = replace(space, synchronous=False)
+    plain = rollout(stepwise, forward, count)
+    outs, homes = [plain], [backtrack(space, backward, space.nu.probe(count)[0])]
+    few = max(100, count // 8)
+    for end in ENDS:
+        for kappa in (untrusting(space.kappa), never_stopping(untrusting(space.kappa))):
+            outs.append(rollout(stepwise, extreme(kappa, end).to(dtype), few))
+        edgewise = extreme(untrusting(space.kappa_b), end).to(dtype)
+        homes.append(backtrack(space, edgewise, space.nu.probe(few)[0]))
+    out, home = Trajectories.cat(outs), Trajectories.cat(homes)
     ahead_s, ahead_t = _moves(out)
     home_s, home_t = _moves(home)
     back, forth = backward(ahead_t).log_density_to(ahead_s), forward(home_s).log_density_to(home_t)
-    assert out.log_forward is not None  # a rollout keeps the densities of its draws
-    again = forward(out.states).log_density(out.jumps) - out.log_forward
+    assert plain.log_forward is not None  # a rollout keeps the densities of its draws
+    scored = forward(out.states).log_density(out.jumps)
+    again = forward(plain.states).log_density(plain.jumps) - plain.log_forward
     # a chart may be steep, and its weight then lose digits in float32
-    wrong = ~(again.abs() <= tolerance) if dtype == torch.float64 else torch.zeros_like(out.last)
+    wrong = ~(again.abs() <= tolerance) if dtype == torch.float64 else torch.zeros_like(plain.last)
     starts = home.states[home.source]
     away = gap(space.source(len(starts)).like(forward.anchor), starts)
     problems = (
         ("states visited lie outside of nu", ~space.nu.contains(out.states), out.states),
+        ("steps of walks from s0 have no density forwards", ~scored.isfinite(), out.states),
         ("steps of walks from s0 have no density backwards", ~back.isfinite(), ahead_t),
         ("steps back from nu-probes have no density forwards", ~forth.isfinite(), home_s),
         ("walks back end at progress 0, yet not at s0", ~(away <= tolerance), starts),
-        ("steps have another log-density than their draw", wrong, out.states),
+        ("steps have another log-density than their draw", wrong, plain.states),
     )
     for text, bad, states in problems:
         if bool(bad.any()):

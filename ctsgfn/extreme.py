@@ -39,7 +39,7 @@ class Extreme(Head):
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> Distribution:
         """The law, good for draws only."""
-        return ExtremeLaw(self.base, self.end, self.diffuse(context, s, live), len(context), live)
+        return ExtremeLaw(self.base, self.end, self.diffuse(context, s, live), context, live)
 
 
 class ExtremeLaw(CoordinateLaw):
@@ -47,15 +47,16 @@ class ExtremeLaw(CoordinateLaw):
 
     Example:
         >>> base = Lebesgue(2, 0.0, 1.0)
-        >>> ExtremeLaw(base, "low", Diffuse(base)(torch.zeros(1, 0), None, None), 1, None).sample().round()
+        >>> context = torch.zeros(1, 0)
+        >>> ExtremeLaw(base, "low", Diffuse(base)(context, None, None), context, None).sample().round()
         tensor([[0., 0.]])
     """
 
     def __init__(
-        self, base: Measure[Tensor], end: str, plain: Distribution, batch: int, live: Tensor | None
+        self, base: Measure[Tensor], end: str, plain: Distribution, context: Tensor, live: Tensor | None
     ) -> None:
-        super().__init__(batch, coordinates(base))
-        self.base, self.end, self.plain, self.live = base, end, plain, live
+        super().__init__(len(context), coordinates(base))
+        self.base, self.end, self.plain, self.context, self.live = base, end, plain, context, live
 
     def draw(self) -> Tensor:
         """One draw per row, dead axes at 0 and dead atoms never."""
@@ -63,7 +64,7 @@ class ExtremeLaw(CoordinateLaw):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Zero, [B]."""
-        return value.new_zeros(len(value), dtype=torch.float64)
+        return self.context.new_zeros(len(value))
 
 
 def _at_ends(base: Measure[Tensor], end: str, a: Tensor, live: Tensor | None) -> Tensor:
@@ -76,15 +77,16 @@ def _at_ends(base: Measure[Tensor], end: str, a: Tensor, live: Tensor | None) ->
         return _atom_at_end(base, end, a, live)
     if not isinstance(base, Lebesgue | Haar):
         return a
-    low, high = (-math.pi, math.pi) if isinstance(base, Haar) else (base.low, base.high)
-    finite = math.isfinite(low)
-    inset = 1e-9 * (high - low) if finite else 0.0
-    bottom, top = (low + inset, high - inset) if finite else (-FAR, FAR)
+    walls = Lebesgue(1, -math.pi, math.pi) if isinstance(base, Haar) else base
+    if walls.is_finite:  # the last numbers inside
+        bottom, top = (walls.interior(torch.full_like(a, wall)) for wall in (walls.low, walls.high))
+    else:
+        bottom, top = torch.full_like(a, -FAR), torch.full_like(a, FAR)
     if end == "either":
         pick = torch.randint(3, a.shape, device=a.device)
         out = torch.where(pick == 0, bottom, torch.where(pick == 1, top, a))
     else:
-        out = torch.full_like(a, bottom if end == "low" else top)
+        out = bottom if end == "low" else top
     return out if live is None else out * live
 
 

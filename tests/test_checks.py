@@ -162,6 +162,22 @@ def test_support_names_the_state() -> None:
     assert "never close a branch by a tolerance" in result.remedy
 
 
+class Strict(Arc):
+    """An arc that knows its edges to a tolerance which float32 cannot hold."""
+
+    def owns(self, s: Any, t: Any) -> Tensor:
+        return s.started & t.started & (((t.x - s.x).norm(dim=-1) - self.delta).abs() <= 1e-10)
+
+
+def test_support_holds_in_the_precision_of_training() -> None:
+    space = box(0.25)
+    kappa = replace(space.kappa, branches=(space.kappa.branches[0], Strict(0.25, +1)))
+    report = check(replace(space, kappa=kappa), n=FEW)
+    assert [r.name for r in report.failures] == ["support"]
+    assert "0 branches of kappa of the box lead from Spot(x=" in report["support"].found
+    assert "(float32)" in report["support"].found
+
+
 def test_evidence_says_which_log_z_the_walks_give() -> None:
     space = hypergrid(2, 4)
     truth = SPACES["hypergrid"].log_z(space)
