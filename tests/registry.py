@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctsgfn import targets
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
@@ -19,6 +20,7 @@ from ctsgfn.kernels.heads.encoders import Steered
 from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
+from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.box import box, box_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
@@ -180,8 +182,34 @@ HEADS: dict[str, HeadCase] = {
     "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),
     "langevin_step": HeadCase(lambda width: Unpacked(LangevinStep(GaussianStep(2, width - 2))), live=True),
     "widened": HeadCase(lambda width: Widened(GaussianStep(2, width), 1.5), live=True),
+    "tempered_normal": HeadCase(lambda width: Tempered(GaussianStep(2, width), 2.0), live=True),
+    "tempered_categorical": HeadCase(lambda width: Tempered(Categorical(5, width), 0.5), live=True),
     "spline_flow": HeadCase(lambda width: spline_flow(1, width, transforms=2, hidden=16)),
 }
 
+UNEVEN = torch.tensor([0.2, 0.6])
+
 # ---------------------------------------------------------------- targets: name -> constructor
-TARGETS: dict[str, Callable[[], Any]] = {}
+TARGETS: dict[str, Callable[[], Any]] = {
+    "banana": targets.Banana,
+    "double_well": lambda: targets.ManyWell(2),
+    "easy_funnel": targets.easy_funnel,
+    "forty_gaussians": targets.forty_gaussians,
+    "four_squares": targets.FourSquares,
+    "funnel_plane": lambda: targets.Funnel(2, 9.0),
+    "gaussians_3d": lambda: targets.GaussianGrid(side=2, dim=3, spacing=3.0),
+    "hard_funnel": targets.hard_funnel,
+    "hypergrid": targets.HypergridReward,
+    "hypergrid_4d": lambda: targets.HypergridReward(4, 6, r0=0.01),
+    "linear_gaussian": targets.linear_gaussian_toy,
+    "linear_gaussian_plane": lambda: targets.linear_gaussian_toy(2, seed=1),
+    "many_well": lambda: targets.ManyWell(32),
+    "nine_gaussians": targets.nine_gaussians,
+    "ring": targets.Ring,
+    "ring_without_hole": lambda: targets.Ring(0.4, 1.0),
+    "student_mixture": targets.StudentMixture,
+    "torus_six_modes": targets.TorusSixModes,
+    "twenty_five_gaussians": targets.twenty_five_gaussians,
+    "uneven_gaussians": lambda: targets.GaussianMixture(torch.tensor([[0.0, 1], [4, -2]]), 0.8, UNEVEN),
+    "von_mises_product": targets.VonMisesProduct,
+}

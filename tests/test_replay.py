@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ctsgfn.balance import Balance, Wanted, balance
 from ctsgfn.behaviours import Remembers, from_data
-from ctsgfn.errors import InvalidInput, MeasureMismatch
+from ctsgfn.errors import CtsgfnWarning, InvalidInput, MeasureMismatch
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import backpropagate
 from ctsgfn.mala import mala, value_and_score
@@ -342,6 +343,39 @@ def test_training_feeds_the_memory_and_learns(kind: str) -> None:
     assert len(behaviour.memory) == (500 if kind != "search" else 64 + 59 * 32)
     assert not any(math.isnan(v) for v in history.ess)  # the fresh part is the flow's own
     assert sum(history.loss[-10:]) < 0.5 * sum(history.loss[:10])
+
+
+@pytest.mark.parametrize("kind", ["replay", "trajectories", "search"])
+def test_an_interrupted_run_goes_on_with_its_memory(kind: str, tmp_path: Path) -> None:
+    """Stopped after 6 of 9 updates and resumed: the parameters are those of the whole run, to the bit."""
+    case = SPACES["diffusion"]
+    space = case.space()
+    target = bell(space)
+    make: dict[str, Any] = {
+        "replay": lambda: Replay(50, priority="loss"),
+        "trajectories": lambda: ReplayTrajectories(50),
+        "search": lambda: LocalSearch(target, chains=8, steps=4, every=2),
+    }
+
+    def run(file: str, stop: int | None) -> list[Tensor]:
+        torch.manual_seed(0)
+        gfn = case.kernels(space)
+
+        def watch(step: int, arrays: Balance) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        options: dict[str, Any] = {"steps": 9, "batch_size": 16, "seed": 0, "progress_bar": False}
+        options |= {"checkpoint": tmp_path / file, "checkpoint_every": 6}
+        if stop is not None:
+            with pytest.warns(CtsgfnWarning, match="interrupted"):
+                train(gfn, target, behaviour=make[kind](), on_step=watch, **options)
+            gfn = case.kernels(space)
+        train(gfn, target, behaviour=make[kind](), **options)
+        return [p.detach() for p in gfn.parameters()]
+
+    for a, b in zip(run("whole", None), run("stopped", 7), strict=True):
+        assert torch.equal(a, b)
 
 
 # ------------------------------------------------------------------ refusals
