@@ -1,0 +1,45 @@
+"""The examples are importable, and what they build is right."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import ctsgfn
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_models() -> None:
+    """Evidence and probability of the models against their closed forms, by z-score below 4.9."""
+    module = example("two_models")
+    space = module.two_models()
+    target = ctsgfn.as_target(module.log_density, space.points)
+    ctsgfn.check(space, target).raise_if_failed()
+    sampler = ctsgfn.fit(target, space=space, steps=150, seed=0, progress_bar=False)
+    both = torch.stack([module.exact(1), module.exact(2)]) - torch.tensor(2.0).log()
+    evidence = sampler.evidence(10_000, seed=1)
+    assert abs(evidence.log_z - float(both.logsumexp(0))) < 4.9 * evidence.stderr
+    assert evidence.ess > 0.5
+    summary = sampler.summary(10_000, seed=2)
+    assert summary["kind"].mean == pytest.approx(float(both.softmax(0)[1]), abs=4.9 * summary["kind"].mcse)
+
+
+def test_demo_states_the_evidence_of_eight_schools() -> None:
+    """The quadrature that the demo prints, against a number computed elsewhere."""
+    assert example("demo").exact_log_evidence() == pytest.approx(-31.311348, abs=1e-5)
