@@ -196,7 +196,7 @@ class Sampler(Generic[S, X]):
         x, log_weight = self._weigh(n, seed)
         evidence = self._judge(log_weight)
         evidence.warn_unless_reliable("the summary is")
-        return summarise(self._named(x), psis(log_weight).log_weight, evidence)
+        return summarise(self._named(x), psis(log_weight).log_weight, evidence, self.notes)
 
     def plot(self, n: int = 4096, *, seed: int | None = None) -> Figure:
         """Figure of n resampled draws: density, scatter over the log-density, or pairs of coordinates."""

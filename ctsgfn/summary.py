@@ -45,6 +45,7 @@ class Summary:
 
     rows: tuple[Row, ...]
     evidence: Evidence
+    notes: tuple[str, ...] = ()  # what was decided during the fit, in sentences
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of that name."""
@@ -61,10 +62,12 @@ class Summary:
             numbers = (row.mean, row.sd, *row.quantiles, row.mcse)
             cells = "".join(f"{v:>10.{_places(v)}f}" if abs(v) < 1e6 else f"{v:>10.2e}" for v in numbers)
             lines.append(f"{row.name:<{width}}{cells}{row.ess:>10.0f}")
-        return "\n".join([*lines, "", str(self.evidence)])
+        return "\n".join([*lines, "", str(self.evidence), *self.notes])
 
 
-def summarise(draws: Mapping[str, Tensor], log_weight: Tensor, evidence: Evidence) -> Summary:
+def summarise(
+    draws: Mapping[str, Tensor], log_weight: Tensor, evidence: Evidence, notes: tuple[str, ...] = ()
+) -> Summary:
     r"""Summarise weighted draws.
 
     The error of a mean is that of self-normalised importance sampling,
@@ -74,6 +77,7 @@ def summarise(draws: Mapping[str, Tensor], log_weight: Tensor, evidence: Evidenc
         draws: by name, [N, ..]; every scalar of the trailing axes gets a row.
         log_weight: [N], of weights that sum to 1.
         evidence: shown beneath the table.
+        notes: shown beneath the evidence.
 
     Example:
         >>> from ctsgfn.evidence import estimate_evidence
@@ -87,7 +91,7 @@ def summarise(draws: Mapping[str, Tensor], log_weight: Tensor, evidence: Evidenc
     for name, values in draws.items():
         for label, column in _scalars(name, values):
             rows.append(_row(label, column.double().to(w.device), w))
-    return Summary(tuple(rows), evidence)
+    return Summary(tuple(rows), evidence, notes)
 
 
 def _scalars(name: str, values: Tensor) -> Iterator[tuple[str, Tensor]]:
