@@ -11,7 +11,7 @@ from ctsgfn.errors import InvalidInput
 
 
 class Whitening(Transform):
-    r"""z -> x = location + L z, with :math:`\log |\det| = \sum_j \log L_{jj}`.
+    r"""z -> x = location + L z, with :math:`\log |\det| = \sum_j \log L_{jj}`, in the dtype of the points.
 
     Args:
         location: [d].
@@ -52,12 +52,13 @@ class Whitening(Transform):
     __hash__ = None  # type: ignore[assignment]
 
     def _call(self, x: Tensor) -> Tensor:
-        return self.location + x @ self.scale_tril.T
+        return self.location.to(x.dtype) + x @ self.scale_tril.to(x.dtype).T
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.scale_tril, (y - self.location).T, upper=False).T
+        centred = y - self.location.to(y.dtype)
+        return torch.linalg.solve_triangular(self.scale_tril.to(y.dtype), centred.T, upper=False).T
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the constant log-determinant, [B]."""
         del y
-        return self.log_det.expand(x.shape[:-1])
+        return self.log_det.to(x.dtype).expand(x.shape[:-1])
