@@ -124,7 +124,7 @@ def as_target(fn: Callable[[X], Tensor], measure: Measure[X], *, floor: float | 
             changed there: the floor is part of what is sampled.
 
     Raises:
-        InvalidInput: when fn is not callable or the floor not finite.
+        InvalidInput: when fn is not callable, measure no measure, or the floor not finite.
 
     Example:
         >>> from ctsgfn.measures import Lebesgue
@@ -134,6 +134,8 @@ def as_target(fn: Callable[[X], Tensor], measure: Measure[X], *, floor: float | 
     """
     if not callable(fn):
         raise InvalidInput(f"as_target needs a callable log-density, got {type(fn).__name__}.")
+    if not isinstance(measure, Measure):
+        raise InvalidInput(f"as_target needs a measure, such as Lebesgue(dim), got {type(measure).__name__}.")
     if floor is not None and not (isinstance(floor, int | float) and abs(floor) < float("inf")):
         raise InvalidInput(f"floor must be a finite number or None, got {floor!r}.")
     return Density(fn, measure, None if floor is None else float(floor))
@@ -293,9 +295,7 @@ def transformed(target: Target[Tensor], transform: Transform, measure: Measure[T
     """
     event = transform.domain.event_dim
     if event > 1:
-        raise InvalidInput(
-            f"transformed needs a transform of vectors, this one acts on events of {event} axes."
-        )
+        raise InvalidInput(f"transformed needs a transform of vectors, not of events of {event} axes.")
     if event == 0:
         transform = torch.distributions.transforms.IndependentTransform(transform, 1)
     return Transformed(target, transform, measure)
