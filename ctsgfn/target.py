@@ -187,8 +187,7 @@ def _batched(target: Target[Any], x: Any) -> Tensor:
         )
     if value.device != points.device:
         raise InvalidInput(
-            f"the log-density got points on {points.device} and returned {value.device}: move its "
-            "constants to the device of its points."
+            f"the log-density got points on {points.device}, returned {value.device}: move its constants."
         )
     return value
 
