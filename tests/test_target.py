@@ -125,7 +125,7 @@ def test_a_log_densitys_own_error_comes_through() -> None:
 def test_as_target_refuses_what_is_no_callable_or_no_floor() -> None:
     with pytest.raises(InvalidInput, match="needs a callable log-density, got float"):
         as_target(3.0, PLANE)
-    with pytest.raises(InvalidInput, match=r"needs a measure like Lebesgue\(dim\), got int"):
+    with pytest.raises(InvalidInput, match=r"needs a measure, such as Lebesgue\(dim\), got int"):
         as_target(bell, 2)
     for floor in (-math.inf, math.nan, "low"):
         with pytest.raises(InvalidInput, match="floor must be a finite number or None"):
