@@ -38,7 +38,7 @@ class Budget:
     nuts: int  # draws of the reference run
 
 
-FULL, SMOKE = Budget(None, 20_000, 2_000), Budget(20, 2_000, 50)
+FULL, SMOKE = Budget(None, 20_000, 2_000), Budget(20, 2_000, 300)
 
 
 # ---------------------------------------------------------------- eight schools
