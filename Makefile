@@ -33,7 +33,7 @@ demo: $(STAMP) ## eight schools and 25 modes: samples, evidence, figures
 	@$(BIN)/python examples/demo.py
 
 demo-smoke: $(STAMP) ## the same code with tiny budgets, for CI
-	@$(BIN)/python examples/demo.py --smoke
+	@$(BIN)/python examples/demo.py --smoke --out build/demo
 
 test: $(STAMP) ## the fast tests, doctests and README blocks included
 	@$(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
