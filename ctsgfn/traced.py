@@ -19,6 +19,9 @@ WIDEST = 2**13
 MOST = 32
 """Recordings kept by one function."""
 
+LIKE = tuple(getattr(torch.ops.aten, kind).default for kind in ("zeros_like", "ones_like", "full_like"))
+"""Operations whose result does not depend on the numbers that they are given."""
+
 
 class Traced:
     """A row-wise function [B, d] -> [B, ..] that costs its arithmetic alone once it has been called often.
@@ -85,8 +88,9 @@ def _recorded(fn: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> Calla
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            graph = make_fx(lambda points: fn(points))(x)  # a plain signature, whatever fn wraps
-            if not _fold(graph):
+            pure = torch.func.functionalize(lambda points: fn(points))  # nothing is written in place
+            graph = make_fx(pure)(x)
+            if not _fold(graph, x.device):
                 return None
             again = graph.forward(x)
     except Exception:  # whatever cannot be recorded still runs as it is, only slower
@@ -97,7 +101,7 @@ def _recorded(fn: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> Calla
     )
 
 
-def _fold(graph: fx.GraphModule) -> bool:
+def _fold(graph: fx.GraphModule, device: torch.device) -> bool:
     """Compute once what does not depend on the points; False where a constant could be overwritten."""
     graph.graph.eliminate_dead_code()
     constant: dict[fx.Node, Any] = {}
@@ -109,7 +113,11 @@ def _fold(graph: fx.GraphModule) -> bool:
             writes = isinstance(node.target, OpOverload) and node.target._schema.is_mutable
             if writes and (fixed or node.args[0] in constant):
                 return False
-            if fixed:
+            if not fixed and node.target in LIKE:  # looks at the shape alone
+                meta = node.meta["tensor_meta"]
+                like = torch.empty_strided(meta.shape, meta.stride, dtype=meta.dtype, device=device)
+                constant[node] = node.target(like, *node.args[1:], **node.kwargs)
+            elif fixed:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), constant.__getitem__)
                 constant[node] = node.target(*args, **kwargs)
         elif node.op == "output" and any(parent in constant for parent in node.all_input_nodes):
