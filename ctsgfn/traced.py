@@ -105,21 +105,28 @@ def _fold(graph: fx.GraphModule, device: torch.device) -> bool:
     """Compute once what does not depend on the points; False where a constant could be overwritten."""
     graph.graph.eliminate_dead_code()
     constant: dict[fx.Node, Any] = {}
+    taken: set[int] = (
+        set()
+    )  # storage that must stay as it is: read by what depends on the points, or not ours
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             constant[node] = getattr(graph, node.target)
+            taken.add(_storage(constant[node]))
         elif node.op == "call_function":
             fixed = all(parent in constant for parent in node.all_input_nodes)
-            writes = isinstance(node.target, OpOverload) and node.target._schema.is_mutable
-            if writes and (fixed or node.args[0] in constant):
-                return False
-            if not fixed and node.target in LIKE:  # looks at the shape alone
+            if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
+                written = constant.get(node.args[0])
+                if written is not None and (not fixed or _storage(written) in taken):
+                    return False
+            if fixed:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), constant.__getitem__)
+                constant[node] = node.target(*args, **kwargs)
+                continue
+            taken |= {_storage(constant[parent]) for parent in node.all_input_nodes if parent in constant}
+            if node.target in LIKE:  # looks at the shape alone
                 meta = node.meta["tensor_meta"]
                 like = torch.empty_strided(meta.shape, meta.stride, dtype=meta.dtype, device=device)
                 constant[node] = node.target(like, *node.args[1:], **node.kwargs)
-            elif fixed:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), constant.__getitem__)
-                constant[node] = node.target(*args, **kwargs)
         elif node.op == "output" and any(parent in constant for parent in node.all_input_nodes):
             return False  # a caller may write into what it gets
     for i, (node, value) in enumerate(constant.items()):
@@ -130,3 +137,7 @@ def _fold(graph: fx.GraphModule, device: torch.device) -> bool:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return True
+
+
+def _storage(value: Any) -> int:
+    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0

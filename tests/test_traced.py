@@ -52,9 +52,26 @@ def rewritten(x: Tensor) -> Tensor:
     return first + x @ table
 
 
+def overwriting(x: Tensor) -> Tensor:
+    """Writes into a constant that the points have met before."""
+    table = TABLE[0] * 1.0
+    view = table[:]
+    first = torch.func.vmap(lambda row: (row * view).sum())(x)
+    table.mul_(2.0)
+    return first + torch.func.vmap(lambda row: (row * view).sum())(x)
+
+
+def logistic(x: Tensor) -> Tensor:
+    """Torch's own formula writes into fresh constants."""
+    data = torch.tensor([1.0, 0.0, 1.0])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    return torch.func.vmap(lambda row: loss(row, data, reduction="sum"))(x)
+
+
 RECORDED = {
     "running": running,
     "rewritten": rewritten,
+    "logistic": logistic,
     "plain": plain,
     "per_row": per_row,
     "gradient": gradient,
@@ -161,3 +178,10 @@ def test_recordings_are_few() -> None:
         for _ in range(PATIENCE):
             traced(torch.randn(rows, 2))
     assert traced.recordings == MOST
+
+
+def test_constants_that_are_overwritten_keep_their_values() -> None:
+    """Recorded or not, the earlier use sees the earlier numbers."""
+    traced, x = warmed(overwriting), torch.randn(16, 3)
+    assert torch.equal(traced(x), overwriting(x))
+    assert torch.equal(traced(x), overwriting(x)), "and again"
