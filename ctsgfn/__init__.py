@@ -6,6 +6,7 @@ from ctsgfn.balance import Balance
 from ctsgfn.checks import check
 from ctsgfn.evidence import Evidence
 from ctsgfn.from_pyro import from_pyro
+from ctsgfn.from_stan import from_stan
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
@@ -44,6 +45,7 @@ __all__ = [
     "errors",
     "fit",
     "from_pyro",
+    "from_stan",
     "load",
     "measures",
     "objectives",
