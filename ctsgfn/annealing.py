@@ -98,7 +98,7 @@ def _langevin(
     def pull(at: Tensor, slope: Tensor) -> Tensor:
         """Tempered score in the coordinates of the component's factor."""
         total = (1 - beta) * fits.score(at) + beta * slope
-        return torch.einsum("nij,ni->nj", fits.tril[label], total)
+        return fits.pulled(label, total)
 
     h = size
     _, slope = counted.value_and_score(x)

@@ -18,7 +18,7 @@ from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
 from ctsgfn.builders import build_diffusion, on_line
 from ctsgfn.errors import InvalidInput
 from ctsgfn.evidence import Evidence, estimate_evidence
-from ctsgfn.gaussian_fits import WIDER
+from ctsgfn.gaussian_fits import widening
 from ctsgfn.importance import Importance
 from ctsgfn.mixture_fit import Mixture, fit_mixture
 from ctsgfn.objectives import Objective
@@ -189,7 +189,8 @@ def _mixture(start: WarmUp, sigma: float, fraction: float) -> Mixture:
     shrink, noise = fraction / unit, math.sqrt(1 - fraction)
     z = whitening.inv(start.points.double())
     mean = whitening.inv(start.fits.mean.double())
-    tril = torch.linalg.solve_triangular(whitening.scale_tril, start.fits.tril.double() / WIDER, upper=False)
+    narrow = start.fits.tril.double() / widening(len(start.location))
+    tril = torch.linalg.solve_triangular(whitening.scale_tril, narrow, upper=False)
     eye = torch.eye(len(start.location)).to(z)
     covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
     share = z.new_full((len(mean),), 1 / len(mean))

@@ -19,11 +19,20 @@ from ctsgfn.errors import InvalidInput
 _WIDEST = 200
 """Above this dimension the fitted Gaussians are diagonal."""
 
-WIDER = 1.2
-"""The fits are this much wider than the curvature says, so that annealing starts from enough."""
-
 _MOST = 64
 """Most fits kept: the best by evidence bound."""
+
+
+def widening(dim: int) -> float:
+    """How much wider the fits are than the curvature says, so that annealing starts from enough.
+
+    Less in many dimensions, where each of them adds to the distance that annealing has to go.
+
+    Example:
+        >>> widening(2), widening(200)
+        (1.2, 1.01)
+    """
+    return 1.0 + 2.0 / max(10, dim)
 
 
 class GaussianFits:
@@ -58,7 +67,22 @@ class GaussianFits:
 
     def moves(self, k: Tensor, z: Tensor) -> Tensor:
         """Scale noise [n, d] by the factor of component k of each row."""
-        return torch.einsum("nij,nj->ni", self.tril[k], z)
+        return _by_component(self.tril, k, z)
+
+    def pulled(self, k: Tensor, slope: Tensor) -> Tensor:
+        """A gradient [n, d] in the coordinates of the factor of component k of each row."""
+        return _by_component(self.tril.transpose(-1, -2), k, slope)
+
+
+def _by_component(matrix: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Matrix k of each row [K, d, d] times its vector, [n, d]; no matrix is repeated where they are large."""
+    if v.numel() * v.shape[-1] <= 4_000_000:
+        return torch.einsum("nij,nj->ni", matrix[k], v)
+    out = torch.empty_like(v)
+    for component in k.unique().tolist():
+        rows = (k == component).nonzero().squeeze(-1)
+        out[rows] = v[rows] @ matrix[component].T
+    return out
 
 
 def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
@@ -90,7 +114,7 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
         )
     log_share = (0.5 * bound[keep]).log_softmax(0)  # flattened: a bad bound does not lose a mode
     log_share = torch.logaddexp(log_share, log_share.new_tensor(-math.log(len(keep)))) - math.log(2.0)
-    return GaussianFits(mean[keep], WIDER * tril[keep], log_share)
+    return GaussianFits(mean[keep], widening(start.shape[-1]) * tril[keep], log_share)
 
 
 def _laplace(counted: CountedTarget, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

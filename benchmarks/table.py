@@ -1,0 +1,82 @@
+"""The table of measured numbers in the README, made from the result files.
+
+    python benchmarks/table.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
+
+Row = tuple[str, str, str]
+"""What, how much, and the script."""
+
+
+def read(name: str) -> Any:
+    """A result file."""
+    return json.loads((HERE / f"{name}.json").read_text())
+
+
+def worst(runs: list[dict[str, Any]], key: str) -> float:
+    """Largest absolute value over runs."""
+    return max(abs(float(run[key])) for run in runs)
+
+
+def modes() -> Iterator[Row]:
+    """25 modes by ``fit``."""
+    runs = read("modes")["runs"]
+    yield (
+        "25 Gaussian modes, `fit` with default settings, 3 seeds",
+        f"log Z - ELBO at most {worst(runs, 'gap'):.4f}, ESS at least {min(r['ess'] for r in runs):.0%}, "
+        f"{min(r['modes'] for r in runs)} modes, their weights within "
+        f"{worst(runs, 'weights_total_variation'):.1%} of even; {worst(runs, 'cpu_seconds'):.0f} CPU s",
+        "modes.py",
+    )
+
+
+def schools() -> Iterator[Row]:
+    """Eight schools through Pyro."""
+    runs = read("eight_schools")["runs"]
+    apart = max(abs(v) for run in runs for v in run["means_apart_in_errors"].values())
+    yield (
+        "Eight schools, a Pyro model, `fit` with default settings, 3 seeds",
+        f"every mean within {apart:.1f} combined Monte-Carlo errors of 100,000 NUTS draws; log evidence within "
+        f"{worst(runs, 'log_evidence_error'):.4f} of quadrature; {worst(runs, 'cpu_seconds'):.0f} CPU s",
+        "eight_schools.py",
+    )
+
+
+def step() -> Iterator[Row]:
+    """Cost of an update on R^d."""
+    for name, case in read("diffusion_step")["cases"].items():
+        yield (
+            f"One diffusion update (T = 100, batch 300, {name}), in units of the bare network's cost",
+            f"{case['update']['ratio']:.2f}, with the score in the drift {case['update, score']['ratio']:.2f} "
+            f"(the common step-by-step loop: {case['eager']['ratio']:.2f}, "
+            f"{case['eager, score']['ratio']:.2f})",
+            "diffusion_step.py",
+        )
+
+
+def table() -> str:
+    """The rows as a table in Markdown."""
+    rows = [row for part in (modes, schools, step) for row in part()]
+    lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
+    return "".join(["| what | measured | script |\n|---|---|---|\n", *lines])
+
+
+def main() -> None:
+    """Rewrite the block of the README."""
+    text = README.read_text()
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    README.write_text(text[:start] + table() + text[end:])
+
+
+if __name__ == "__main__":
+    main()
