@@ -39,9 +39,16 @@ class FullMixtureLaw(CoordinateLaw):
         """A component, then a normal draw, [B, k]."""
         batch, width = self.batch_shape[0], self.loc.shape[-1]
         c = choose(self.log_weight.expand(batch, -1))
-        noise = torch.randn(batch, width, 1, dtype=self.loc.dtype, device=self.loc.device)
-        moved = torch.linalg.solve_triangular(self.factor[c], noise, upper=False)
-        return self.loc[c] + moved.squeeze(-1)
+        noise = torch.randn(batch, width, dtype=self.loc.dtype, device=self.loc.device)
+        if batch * width * width <= 1_000_000:
+            moved = torch.linalg.solve_triangular(self.factor[c], noise[:, :, None], upper=False).squeeze(-1)
+            return self.loc[c] + moved
+        out = torch.empty_like(noise)  # no factor is repeated where they are large
+        for component in c.unique().tolist():
+            rows = (c == component).nonzero().squeeze(-1)
+            moved = torch.linalg.solve_triangular(self.factor[component], noise[rows].T, upper=False).T
+            out[rows] = self.loc[component] + moved
+        return out
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, k]."""
