@@ -46,8 +46,8 @@ def schools() -> Iterator[Row]:
     apart = max(abs(v) for run in runs for v in run["means_apart_in_errors"].values())
     yield (
         "Eight schools, a Pyro model, `fit` with default settings, 3 seeds",
-        f"means within {apart:.1f} combined Monte-Carlo errors of 100,000 NUTS draws; log evidence "
-        f"within {worst(runs, 'log_evidence_error'):.4f} of quadrature; {worst(runs, 'cpu_seconds'):.0f} CPU s",
+        f"means within {apart:.1f} combined Monte-Carlo errors of 100,000 NUTS draws; log evidence within "
+        f"{worst(runs, 'log_evidence_error'):.4f} of quadrature; {worst(runs, 'cpu_seconds'):.0f} CPU s",
         "eight_schools.py",
     )
 
@@ -57,8 +57,8 @@ def step() -> Iterator[Row]:
     for name, case in read("diffusion_step")["cases"].items():
         yield (
             f"Diffusion update (T = 100, batch 300, {name}), in units of the bare network",
-            f"{case['update']['ratio']:.2f}, with the score in the drift {case['update, score']['ratio']:.2f} "
-            f"(the common step-by-step loop: {case['eager']['ratio']:.2f}, "
+            f"{case['update']['ratio']:.2f}, with the target's score {case['update, score']['ratio']:.2f} "
+            f"(the usual step-by-step loop: {case['eager']['ratio']:.2f}, "
             f"{case['eager, score']['ratio']:.2f})",
             "diffusion_step.py",
         )
