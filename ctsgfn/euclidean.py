@@ -134,8 +134,16 @@ def _stage(
     if behaviour is None:
         pathwise = isinstance(training.objective, Objective) and training.objective.reparameterised
         behaviour = on_policy if pathwise else mixed(on_policy, from_data(z), 1 / 3)
+    fitted = None if options["mixture"] is None else _judge(sampler, z)
+    parameters = {key: value.clone() for key, value in gfn.state_dict().items()}
     sampler.history = training.run(gfn, inner, behaviour, name, steps=1000)
-    return sampler, _judge(sampler, z)
+    trained = _judge(sampler, z)
+    if fitted is not None and _gap(fitted) < _gap(trained):
+        gfn.load_state_dict(parameters)  # as fitted to the particles: training made it no better
+        with torch.no_grad():
+            gfn.log_z.fill_(fitted.log_z)
+        return sampler, fitted
+    return sampler, trained
 
 
 def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective | Any) -> dict[str, Any]:
@@ -206,8 +214,9 @@ def _judge(sampler: Sampler[Any, Tensor], z: Tensor) -> Evidence:
 
 
 def _gap(e: Evidence) -> float:
+    """Distance of the bounds; the particles behind the upper one are not exact, log Z itself is another."""
     assert e.upper_bound is not None
-    return e.upper_bound - e.lower_bound
+    return max(e.upper_bound, e.log_z) - e.lower_bound
 
 
 def _said(e: Evidence) -> str:

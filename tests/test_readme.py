@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -39,3 +40,14 @@ def test_relative_links_exist() -> None:
     assert links
     missing = [link for link in links if not (ROOT / link).exists()]
     assert not missing
+
+
+def test_measured_numbers_are_those_of_the_result_files() -> None:
+    """``python benchmarks/table.py`` was run after the last benchmark."""
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    start, end = TEXT.index(module.BEGIN) + len(module.BEGIN), TEXT.index(module.END)
+    assert TEXT[start:end] == module.table()
