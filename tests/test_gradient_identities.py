@@ -132,7 +132,7 @@ def test_objectives_follow_their_divergence(name: str) -> None:
     loss, of, divergence = LIMITS[name]
     listed = Listed()
     b = listed.arrays()
-    n = 100_000
+    n = 40_000
     batch = repeated(listed, b.total(b.log_forward).exp().detach(), n)
     found, expected = listed.gradient(loss(batch), of), listed.gradient(divergence(b), of)
     assert float(expected.abs().max()) > 1e-2
@@ -143,7 +143,7 @@ def test_objectives_follow_their_divergence(name: str) -> None:
 def test_likelihood_of_data_follows_the_forward_divergence(of: str) -> None:
     listed = Listed()
     b = listed.arrays()
-    n = 100_000
+    n = 40_000
     law = (b.log_reward + b.total(b.log_backward)).softmax(0).detach()
     found = listed.gradient(forward_kl_on_data(repeated(listed, law, n)), of)
     expected = listed.gradient(forward(b), of)
