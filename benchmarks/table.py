@@ -84,9 +84,17 @@ def box() -> Iterator[Row]:
         )
 
 
+def hypergrid() -> Iterator[Row]:
+    """Six objectives on two grids."""
+    for dim, side in ((2, 32), (4, 8)):
+        runs = [json.loads(path.read_text()) for path in sorted((HERE / "hypergrid").glob(f"d{dim}_*.json"))]
+        each = ", ".join(f"{run['objective']} {run['total_variation']:.3f}" for run in runs)
+        yield f"Hypergrid, d = {dim}, side {side}, exact total variation", each, "hypergrid.py"
+
+
 def table() -> str:
     """The rows as a table in Markdown."""
-    rows = [row for part in (modes, schools, box, step) for row in part()]
+    rows = [row for part in (modes, schools, box, hypergrid, step) for row in part()]
     lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
     return "".join(["| what | measured | script |\n|---|---|---|\n", *lines])
 
