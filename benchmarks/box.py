@@ -22,14 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import subprocess
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from torch import Tensor
 
 from ctsgfn.balance import Balance, balance
@@ -183,9 +182,7 @@ def run(objective: str, seed: int, steps: int) -> None:
         "total_variation": float((density - truth).abs().mean() / 2),
         "curve": {str(int(k) * BATCH): v for k, v in record["curve"].items()},
         "training_cpu_seconds": record["cpu"],
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}, one thread",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **provenance(),
         "commit": revision,
     }
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")

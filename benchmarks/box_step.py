@@ -19,17 +19,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import statistics
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from torch import Tensor, nn
 
-import ctsgfn
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import backpropagate
 from ctsgfn.kernels.spaces.box import box, box_kernels
@@ -136,13 +134,7 @@ def main() -> None:
         "cases": [compare(tied=tied, repeats=arguments.repeats) for tied in (False, True)],
         "settings": {"batch": BATCH, "hidden": HIDDEN, "layers": LAYERS, "delta": 0.25},
         "repeats": arguments.repeats,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}, one thread",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "ctsgfn": ctsgfn.__version__,
-        },
+        **provenance(),
     }
     OUT.write_text(json.dumps(record, indent=1) + "\n")
     print(OUT)

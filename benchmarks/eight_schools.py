@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from provenance import provenance
 from pyro.infer import MCMC, NUTS
 from pyro.ops.stats import effective_sample_size
 from scipy.integrate import quad
@@ -128,14 +127,7 @@ def main() -> None:
         "draws": DRAWS,
         "quadrature": truth,
         "runs": rows,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}, one thread",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pyro": pyro.__version__,
-            "ctsgfn": ctsgfn.__version__,
-        },
+        **provenance(),
     }
     out = HERE / "eight_schools.json"
     out.write_text(json.dumps(record, indent=1) + "\n")

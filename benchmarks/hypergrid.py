@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 
-import ctsgfn
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import mixed, on_policy, walk_back
 from ctsgfn.exact import explore
@@ -153,13 +151,7 @@ def main() -> None:
                 "claim": f"exact total variation at most {MOST}",
                 "met": found["total_variation"] <= MOST,
                 "settings": {"batch": BATCH, "hidden": HIDDEN, "lr": RATE, "schedule": "cosine"},
-                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "machine": f"{platform.machine()}, {platform.system()}, one thread",
-                "versions": {
-                    "ctsgfn": ctsgfn.__version__,
-                    "torch": torch.__version__,
-                    "python": platform.python_version(),
-                },
+                **provenance(),
             }
             path.write_text(json.dumps(found, indent=1) + "\n")
             print(

@@ -9,12 +9,11 @@ Claim, three seeds, at most 75 CPU seconds of one thread each: log Z - ELBO at m
 from __future__ import annotations
 
 import json
-import platform
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 import ctsgfn
 from ctsgfn.targets import twenty_five_gaussians
@@ -60,13 +59,7 @@ def main() -> None:
         "claim": "gap <= 0.12, ESS >= 0.6, 25 modes, TV of weights <= 0.03 in 75 CPU seconds",
         "draws": DRAWS,
         "runs": rows,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}, one thread",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "ctsgfn": ctsgfn.__version__,
-        },
+        **provenance(),
     }
     OUT.write_text(json.dumps(record, indent=1) + "\n")
     print(OUT)
