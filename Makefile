@@ -58,8 +58,17 @@ types: $(STAMP) ## mypy, strict
 wheel-check: $(STAMP) ## build the wheel, import it from another folder
 	@$(BIN)/python .ci/wheel.py
 
-bench: $(STAMP) ## every benchmark, one after another; results under benchmarks/results
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(STAMP) ## every benchmark (an hour or two); results under benchmarks/results, numbers into the README
+	$(BIN)/python benchmarks/modes.py
+	$(BIN)/python benchmarks/eight_schools.py
+	$(BIN)/python benchmarks/pyro_density.py --write
+	$(BIN)/python benchmarks/diffusion_step.py --write
+	$(BIN)/python benchmarks/box_step.py
+	$(BIN)/python benchmarks/hypergrid.py
+	$(BIN)/python benchmarks/box.py train --objective tb
+	$(BIN)/python benchmarks/box.py train --objective db
+	$(BIN)/python benchmarks/box.py figure
+	$(BIN)/python benchmarks/table.py
 
 clean: ## remove build products (the environment stays)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

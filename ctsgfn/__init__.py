@@ -8,6 +8,7 @@ from ctsgfn.evidence import Evidence
 from ctsgfn.from_pyro import from_pyro
 from ctsgfn.from_stan import from_stan
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.history import History
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
 from ctsgfn.reference import Branch, ReferenceKernel
@@ -15,7 +16,7 @@ from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
 from ctsgfn.target import Target, as_target, transformed
-from ctsgfn.training import History, train
+from ctsgfn.training import train
 
 __version__ = "0.1.0"
 

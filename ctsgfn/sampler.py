@@ -13,13 +13,14 @@ from ctsgfn.checkpoints import load_checkpoint, restore, save_checkpoint
 from ctsgfn.errors import BadCheckpoint, whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.history import History
 from ctsgfn.importance import Importance
 from ctsgfn.psis import psis, systematic
 from ctsgfn.seeding import seeded
 from ctsgfn.states import S, X
 from ctsgfn.summary import Summary, summarise
 from ctsgfn.target import HasConstrain, HasSamples, Target
-from ctsgfn.training import History, require_same_measure
+from ctsgfn.training import require_same_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

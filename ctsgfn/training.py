@@ -5,27 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctsgfn.balance import Balance, Wanted, balance
 from ctsgfn.behaviours import Behaviour, Remembers, on_policy, reparameterised
-from ctsgfn.checkpoints import load_checkpoint, save_checkpoint
-from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite, whole
+from ctsgfn.errors import CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite, whole
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK, backpropagate
+from ctsgfn.history import History
 from ctsgfn.objectives import Objective, trajectory_balance
-from ctsgfn.plots import plot_history
-from ctsgfn.seeding import generator_states, restore_generators, seeded
+from ctsgfn.optimisation import Run, Schedule
+from ctsgfn.seeding import seeded
 from ctsgfn.target import Density, Target
-
-Schedule = Callable[[float], float]
-"""Progress in [0, 1] -> factor of the learning rates."""
 
 
 def cosine(progress: float) -> float:
@@ -36,36 +33,6 @@ def cosine(progress: float) -> float:
         [1.0, 0.51, 0.02]
     """
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@dataclass
-class History:
-    """What a training run did, step by step; ``plot()`` draws it.
-
-    ``elbo`` and ``ess`` are of the part of a batch that the flow itself drew, and NaN where there is none;
-    ``floored`` is the fraction of the batch at the target's floor.
-
-    Example:
-        >>> History(loss=[3.0, 1.0], log_z=[0.0, 0.2]).steps
-        2
-    """
-
-    loss: list[float] = field(default_factory=list)
-    log_z: list[float] = field(default_factory=list)  # the learned log Z
-    elbo: list[float] = field(default_factory=list)  # mean log importance weight
-    ess: list[float] = field(default_factory=list)
-    grad_norm: list[float] = field(default_factory=list)
-    floored: list[float] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Updates made."""
-        return len(self.loss)
-
-    def plot(self) -> Any:
-        """Figure of loss, log Z with the evidence bound, and ESS against the step."""
-        return plot_history(asdict(self))
 
 
 def train(
@@ -146,8 +113,9 @@ def train(
                 "leave behaviour=on_policy, or use the score-function form of the objective."
             )
         behaviour = reparameterised
-    run = _Run(gfn, behaviour, lr, lr_log_z, schedule, steps)
+    run = Run(gfn, behaviour, lr, lr_log_z, schedule, steps)
     history = History()
+    floor = target.floor if isinstance(target, Density) else None
     with seeded(seed):
         first = 0
         if checkpoint is not None and Path(checkpoint).exists():
@@ -175,13 +143,13 @@ def train(
                         "bounded penalty g= to the objective."
                     )
                 norm = run.update(clip_norm)
-                _record(history, loss, arrays, norm, target, trajectories.own)
+                history.record(loss, arrays, norm, trajectories.own, floor)
                 if isinstance(behaviour, Remembers):
                     behaviour.remember(gfn, trajectories, arrays)
                 if on_step is not None:
                     on_step(step, arrays)
                 if step % 10 == 0:
-                    bar.set_postfix(_postfix(history), refresh=False)
+                    bar.set_postfix(history.last(), refresh=False)
                 if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                     run.save(Path(checkpoint), step + 1, history)
         except KeyboardInterrupt:
@@ -248,109 +216,8 @@ def require_same_measure(gfn: GFlowNet[Any], target: Target[Any]) -> None:
         )
 
 
-@dataclass
-class _Run:
-    """The optimiser's side of a run, and its checkpoints."""
-
-    gfn: GFlowNet[Any]
-    behaviour: Behaviour
-    lr: float
-    lr_log_z: float
-    schedule: Schedule
-    steps: int
-
-    def __post_init__(self) -> None:
-        log_z = self.gfn.log_z
-        self.networks = [p for p in self.gfn.parameters() if p.requires_grad and p is not log_z]
-        groups = [{"params": self.networks, "lr": self.lr}] if self.networks else []
-        self.optimiser = torch.optim.Adam([*groups, {"params": [log_z], "lr": self.lr_log_z}], foreach=True)
-        self.rates = [float(group["lr"]) for group in self.optimiser.param_groups]
-
-    def set_rate(self, step: int) -> None:
-        """Set the learning rates of a step: a function of the step alone, so resuming is exact."""
-        factor = self.schedule(step / max(1, self.steps - 1))
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-
-    def update(self, clip_norm: float | None) -> float:
-        """Clip and step; returns the norm before clipping."""
-        gradients = [p for p in self.networks if p.grad is not None]
-        norm = 0.0
-        if gradients:
-            bound = math.inf if clip_norm is None else clip_norm
-            norm = float(nn.utils.clip_grad_norm_(gradients, bound))
-        self.optimiser.step()
-        return norm
-
-    def save(self, path: Path, step: int, history: History) -> None:
-        """Write everything that the next step depends on."""
-        memory: dict[str, Any] = self.behaviour.state_dict() if isinstance(self.behaviour, Remembers) else {}
-        save_checkpoint(
-            path,
-            {
-                "kind": "training",
-                "space": self.gfn.space.name,
-                "step": step,
-                "steps": self.steps,
-                "gfn": self.gfn.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "rng": generator_states(),
-                "memory": memory,
-                "history": asdict(history),
-            },
-        )
-
-    def resume(self, path: Path, history: History) -> int:
-        """Read a checkpoint back; returns the step to go on from."""
-        saved = load_checkpoint(path)
-        if saved.get("kind") != "training" or saved["space"] != self.gfn.space.name:
-            raise BadCheckpoint(
-                f"{path} is not a training checkpoint of {self.gfn.space.name}: pass another file, or delete "
-                "it to start afresh."
-            )
-        try:
-            self.gfn.load_state_dict(saved["gfn"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise BadCheckpoint(
-                f"{path} belongs to a flow of another shape ({str(error).splitlines()[0]}): build the same "
-                "networks, or delete it to start afresh."
-            ) from error
-        if isinstance(self.behaviour, Remembers):
-            self.behaviour.load_state_dict(saved["memory"])
-        restore_generators(saved["rng"])
-        for name, value in saved["history"].items():
-            setattr(history, name, value)
-        history.interrupted = False
-        return int(saved["step"])
-
-
 def _start_log_z(gfn: GFlowNet[Any], target: Target[Any], trajectories: Any) -> None:
     """Median log-weight of the batch: no outlier can carry log Z away."""
     with torch.no_grad():
         arrays = balance(gfn, target, trajectories, wanted=Wanted(), chunk=4 * CHUNK)
         gfn.log_z.copy_(arrays.log_weight.median())
-
-
-def _record(
-    history: History, loss: Tensor, arrays: Balance, norm: float, target: Target[Any], own: Tensor | None
-) -> None:
-    log_weight = arrays.log_weight
-    log_weight = log_weight[:0] if own is None else log_weight[own]
-    total = 2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)
-    floor = target.floor if isinstance(target, Density) else None
-    history.loss.append(float(loss))
-    history.log_z.append(float(arrays.log_z.detach()))
-    history.elbo.append(float(log_weight.mean()))
-    history.ess.append(float(total.exp()) / max(1, len(log_weight)))
-    history.grad_norm.append(norm)
-    history.floored.append(0.0 if floor is None else float((arrays.log_reward <= floor).double().mean()))
-
-
-def _postfix(history: History) -> dict[str, str]:
-    text = {"loss": f"{history.loss[-1]:.3g}", "log Z": f"{history.log_z[-1]:.3f}"}
-    if not math.isnan(history.ess[-1]):
-        text["ESS"] = f"{100 * history.ess[-1]:.0f}%"
-    if history.floored[-1] > 0:
-        text["floored"] = f"{100 * history.floored[-1]:.0f}%"
-    return text

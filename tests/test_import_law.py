@@ -26,9 +26,10 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "gflownet trajectories diffuse gaussian_fits from_pyro",
         "balance annealing exact extreme probing",
         # the waist: below it measures and no loss, above it arrays and no measure
-        "objectives gradient importance warmup",
+        "objectives gradient importance warmup history",
         "behaviours subtrajectories divergences check_charts check_pairing check_target check_walks",
-        "replay training check_flow check_mass builders",
+        "replay optimisation check_flow check_mass builders",
+        "training",
         "sampler checks",
         "euclidean",
         "api",

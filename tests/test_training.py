@@ -18,12 +18,13 @@ from ctsgfn.divergences import reverse_kl
 from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.history import History
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.measures import Lebesgue
 from ctsgfn.objectives import detailed_balance, objective, trajectory_balance
 from ctsgfn.replay import Replay
 from ctsgfn.target import as_target
-from ctsgfn.training import History, cosine, train
+from ctsgfn.training import cosine, train
 
 SPACE = hypergrid(2, 3)
 TARGET = ramp(SPACE)
