@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,34 @@ from torch import Tensor, nn
 from ctsgfn.measures import coordinates
 from ctsgfn.networks import MLP, FeatureEncoder
 from ctsgfn.space import Space
+
+
+class Waves(nn.Module):
+    r"""Features of a state, and :math:`\sin \pi k x_i, \cos \pi k x_i` for k = 1 .. harmonics.
+
+    Args:
+        features: states -> [B, F].
+        harmonics: number of waves per coordinate.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.box import box
+        >>> space = box()
+        >>> tuple(Waves(space.features, 3)(space.source(5)).shape)
+        (5, 15)
+    """
+
+    order: Tensor
+
+    def __init__(self, features: Callable[[Any], Tensor], harmonics: int) -> None:
+        super().__init__()
+        self.features = features
+        order = torch.tensor([[math.pi * k] for k in range(1, harmonics + 1)]).reshape(-1, 1)
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, s: Any) -> Tensor:
+        """Features and waves, [B, F + 2 d harmonics]."""
+        angles = (s.x[:, None] * self.order).flatten(1)
+        return torch.cat([self.features(s), angles.sin(), angles.cos()], -1)
 
 
 def wave_encoder(space: Space[Any, Any], hidden: int, layers: int, harmonics: int) -> FeatureEncoder:
@@ -28,11 +57,7 @@ def wave_encoder(space: Space[Any, Any], hidden: int, layers: int, harmonics: in
         >>> tuple(encoder(box().source(5), None).shape)
         (5, 16)
     """
-    order = range(1, harmonics + 1)
-
-    def features(s: Any) -> Tensor:
-        angles = [math.pi * k * s.x for k in order]
-        return torch.cat([space.features(s), *[a.sin() for a in angles], *[a.cos() for a in angles]], -1)
-
     inputs = space.width + 2 * coordinates(space.points) * harmonics
-    return FeatureEncoder(features, MLP(inputs, hidden, layers, activation=nn.LeakyReLU), hidden)
+    return FeatureEncoder(
+        Waves(space.features, harmonics), MLP(inputs, hidden, layers, activation=nn.LeakyReLU), hidden
+    )
