@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy
+from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, walk_back
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import Euclidean, fit_euclidean
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.measures import Lebesgue, Measure
+from ctsgfn.measures import Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, trajectory_balance
 from ctsgfn.sampler import Sampler, read_recipe
 from ctsgfn.seeding import seeded
 from ctsgfn.space import Space
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
+from ctsgfn.trajectories import Trajectories
 
 
 def fit(
@@ -36,7 +37,7 @@ def fit(
     behaviour: Behaviour | None = None,
     steps: int | None = None,
     batch_size: int = 300,
-    lr: float = 3e-3,
+    lr: float | None = None,
     lr_log_z: float = 1e-1,
     slices: int | None = None,
     hidden: int = 64,
@@ -69,7 +70,7 @@ def fit(
         behaviour: who draws the trajectories; by default suited to the space.
         steps: updates of a training run; by default 1000.
         batch_size: trajectories per update.
-        lr: learning rate of the networks.
+        lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
         slices: diffusion steps on R^d (8 after a mixture, 50 alone), steps on circles (10).
         hidden: width of the networks.
@@ -106,9 +107,11 @@ def fit(
     like = torch.zeros(0, dtype=torch.get_default_dtype() if dtype is None else dtype, device=device)
     if not like.is_floating_point():
         raise InvalidInput(f"dtype must be a floating-point type, got {dtype}.")
-    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint)
     kind = str(like.dtype).removeprefix("torch.")
     name = "own" if space is not None or gfn is not None else choose(target.measure)
+    if lr is None:
+        lr = 1e-2 if name in ("cube", "hypergrid") else 3e-3
+    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint)
     with seeded(seed):
         if name == "diffusion":
             settings = Euclidean(kernel, slices, hidden, layers, langevin, kind)
@@ -132,9 +135,16 @@ def fit(
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
-            behaviour = mixed(on_policy, epsilon_uniform(0.1), 0.5) if name == "hypergrid" else on_policy
+            explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
+            pathwise = isinstance(objective, Objective) and objective.reparameterised
+            behaviour = on_policy if pathwise or name not in explore else mixed(on_policy, explore[name], 0.5)
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
+
+
+def _from_everywhere(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+    """Walk back from points drawn evenly in the unit cube: no mode of a bounded target stays unseen."""
+    return walk_back(gfn, torch.rand(n, coordinates(gfn.space.points)).to(gfn.log_z))
 
 
 def load(path: str | Path, target: Target[Any] | Callable[[Any], Tensor]) -> Sampler[Any, Any]:

@@ -57,19 +57,20 @@ def on_line(target: Target[Tensor]) -> Target[Tensor]:
 def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     """Whitened, time-sliced R^d.
 
-    Options: dim, clock, sigma, hidden, layers, langevin, location and scale_tril of the whitening, and
-    mixture: None, or share, mean and tril of the normals that the first step starts from.
+    Options: dim, slices, clock (None for the default), sigma, hidden, layers, langevin, location and
+    scale_tril of the whitening, and mixture: None, or share, mean and tril of the normals that the first
+    step starts from.
     """
     whitening = Whitening(options["location"], options["scale_tril"])
     inner = transformed(on_line(target), whitening, Lebesgue(options["dim"]))
-    space = diffusion(options["dim"], sigma=options["sigma"], clock=options["clock"])
+    space = diffusion(options["dim"], options["slices"], options["sigma"], options["clock"])
     mixture = options["mixture"]
     forward, backward = diffusion_kernels(
         space, inner, hidden=options["hidden"], layers=options["layers"], langevin=options["langevin"]
     )
     if mixture is not None:
         first = FullMixture(Mixture(**mixture))
-        if len(options["clock"]) == 2:
+        if options["slices"] == 1:
             forward = Kernel(space.kappa, NoContext(), [first])
         else:
             later = forward.heads[0]

@@ -149,21 +149,21 @@ def _stage(
 def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective | Any) -> dict[str, Any]:
     """Plain options of the builder for a kind of kernel."""
     dim = len(start.location)
-    slices = settings.slices
+    sigma, slices, clock = 1.0, 1, None
     mixture: Mixture | None = None
     if name in ("mixture", "finer"):
-        sigma, clock = 1.0, [0.0, 1.0]
         mixture = _mixture(start, sigma, 1.0)
         if name == "finer":
             mixture = mixture.split(max(FINE, 2 * len(mixture)))
     elif name == "chain":
-        sigma, clock = 1.2, _clock(8 if slices is None else slices)
+        sigma, slices = 1.2, 1 + (8 if settings.slices is None else settings.slices)
+        clock = _clock(slices - 1)
         mixture = _mixture(start, sigma, FIRST).split(FINE)
     else:
-        steps = 50 if slices is None else slices
-        sigma, clock = 1.0, [k / steps for k in range(steps + 1)]
+        slices = 50 if settings.slices is None else settings.slices
     return {
         "dim": dim,
+        "slices": slices,
         "clock": clock,
         "sigma": sigma,
         "hidden": settings.hidden,

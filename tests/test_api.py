@@ -105,7 +105,8 @@ def test_kernels_on_request(kernel: str) -> None:
     sampler = fit(bell, dim=2, kernel=kernel, steps=5, slices=3, hidden=8, **QUICK)
     assert sampler.recipe is not None
     steps = {"mixture": 1, "chain": 4, "diffusion": 3}[kernel]
-    assert len(sampler.recipe["options"]["clock"]) == steps + 1
+    assert sampler.recipe["options"]["slices"] == steps
+    assert sampler.gfn.space.horizon == steps + 1
     assert (sampler.recipe["options"]["mixture"] is None) == (kernel == "diffusion")
     assert (sampler.notes == ()) == (kernel != "mixture")
     assert sampler.sample(7).shape == (7, 2)
