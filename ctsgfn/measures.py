@@ -332,6 +332,29 @@ class Pushforward(Generic[S]):
         return inside.index_copy(0, rows, self.base.contains(self.pull(x[rows])))
 
 
+def point_mass(state: Callable[[int], S], owns: Callable[[S], Tensor]) -> Pushforward[S]:
+    """Unit mass on one state, such as s0.
+
+    Args:
+        state: n -> n copies of the state.
+        owns: states -> [B] bool, which of them are that state.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> mass = point_mass(hypergrid(2, 4).source, lambda s: (s.cell == 0).all(-1))
+        >>> mass.probe(2)[1].exp().tolist()
+        [1.0, 1.0]
+    """
+
+    def push(a: Tensor) -> S:
+        return state(len(a)).like(a)
+
+    def pull(s: S) -> Tensor:
+        return s.anchor.new_zeros(len(s), 0)
+
+    return Pushforward(Atom(), push, pull, owns)
+
+
 @dataclass(frozen=True)
 class Sum(Generic[T]):
     """Disjoint sum of measures on one kind of point, such as an atom at s0 plus Lebesgue measure.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput, NoSuchEdge
-from ctsgfn.measures import Measure
+from ctsgfn.measures import Atom, Measure
 from ctsgfn.states import Jump, S
 
 
@@ -87,6 +87,39 @@ class Branch(ABC, Generic[S]):
         """Euclidean coordinates [B, m] in which the reference measure is length, area or volume."""
         del t
         return None
+
+
+class Return(Branch[S]):
+    """Back to s0, an atom, from any other state.
+
+    Args:
+        source: n -> n copies of s0.
+        at_source: states -> [B] bool, which of them are s0.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.box import box
+        >>> space = box()
+        >>> home = Return(space.source, lambda s: ~s.started)
+        >>> home.push(space.write(torch.ones(1, 2)), torch.zeros(1, 0)).started.tolist()
+        [False]
+    """
+
+    base = Atom()
+
+    def __init__(self, source: Callable[[int], S], at_source: Callable[[S], Tensor]) -> None:
+        self.source, self.at_source = source, at_source
+
+    def push(self, s: S, a: Tensor) -> S:
+        """Return s0, in the dtype and on the device of s."""
+        return self.source(len(s)).like(s.anchor)
+
+    def pull(self, s: S, t: S) -> Tensor:
+        """No coordinates."""
+        return s.anchor.new_zeros(len(s), 0)
+
+    def owns(self, s: S, t: S) -> Tensor:
+        """Edges to s0."""
+        return ~self.at_source(s) & self.at_source(t)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ class Batch:
         """Return the fields by name, in the order they were declared."""
         return cast(dict[str, Tensor], self.__dict__)
 
+    @property
+    def anchor(self) -> Tensor:
+        """An empty tensor of the device of the states, and of their floating dtype if they have one."""
+        columns = list(self.tensors().values())
+        floating = [t for t in columns if t.is_floating_point()]
+        return floating[0].new_empty(0) if floating else torch.empty(0, device=columns[0].device)
+
     def __len__(self) -> int:
         return len(next(iter(self.tensors().values())))
 

@@ -32,7 +32,7 @@ class _LogDensity(torch.autograd.Function):
         ctx: Any, value: Tensor, output: Tensor, drift: Tensor | None, pace: Tensor, bound: float
     ) -> Tensor:
         dim = value.shape[-1]
-        mu, share = output.narrow(1, 0, dim), output.narrow(1, dim, dim).sigmoid()
+        mu, share = output.narrow(1, 0, dim), _share(output, dim)
         log_scale = (share - 0.5).mul_(bound)
         inverse = log_scale.neg().exp_()
         mean = mu if drift is None else mu + drift
@@ -51,8 +51,15 @@ class _LogDensity(torch.autograd.Function):
         for_mean = pulled.mul_(inverse)
         for_value = -for_mean if ctx.needs_input_grad[0] else None
         slope = torch.addcmul(share, share, share, value=-1.0).mul_(ctx.bound)  # dl / d rho
-        for_output = torch.cat([for_mean * pace, for_scale.mul_(slope)], dim=-1)
+        for_output = z.new_empty(len(z), 2 * dim)
+        torch.mul(for_mean, pace, out=for_output.narrow(1, 0, dim))
+        torch.mul(for_scale, slope, out=for_output.narrow(1, dim, dim))
         return for_value, for_output, for_output.narrow(1, 0, dim) if ctx.drifted else None, None, None
+
+
+def _share(output: Tensor, dim: int) -> Tensor:
+    """Logistic function of rho, [B, d]; taken of the whole output, in one run through memory."""
+    return output.sigmoid().narrow(1, dim, dim)
 
 
 def _closed(log_scale: Tensor, z: Tensor) -> Tensor:
@@ -91,8 +98,7 @@ class StepNormal(CoordinateLaw):
     @cached_property
     def log_scale(self) -> Tensor:
         """Logarithm of the standard deviations, [B, d]."""
-        dim = self.event_shape[0]
-        return (self.output.narrow(1, dim, dim).sigmoid() - 0.5) * self.bound
+        return (_share(self.output, self.event_shape[0]) - 0.5) * self.bound
 
     @property
     def mean(self) -> Tensor:
@@ -105,9 +111,12 @@ class StepNormal(CoordinateLaw):
 
     def sample_scored(self) -> tuple[Tensor, Tensor]:
         """Draw without gradient; the noise gives the log-density without the mean."""
-        loc, log_scale = self.loc, self.log_scale
-        noise = torch.randn_like(loc)
-        return loc.addcmul(log_scale.exp(), noise), _closed(log_scale, noise)
+        dim = self.event_shape[0]
+        mu = self.output.narrow(1, 0, dim)
+        mean = mu * self.pace if self.drift is None else (mu + self.drift).mul_(self.pace)
+        log_scale = (_share(self.output, dim) - 0.5).mul_(self.bound)
+        noise = torch.randn_like(mean)
+        return mean.addcmul_(log_scale.exp(), noise), _closed(log_scale, noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, d]."""

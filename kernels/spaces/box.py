@@ -23,9 +23,9 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.waves import wave_encoder
-from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum
+from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, point_mass
 from ctsgfn.networks import zero_init
-from ctsgfn.reference import Branch, ReferenceKernel
+from ctsgfn.reference import Branch, ReferenceKernel, Return
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
 
@@ -134,24 +134,6 @@ class Arc(Branch[Spot]):
         return t.x
 
 
-class Home(Branch[Spot]):
-    """Back to s0, an atom."""
-
-    base = Atom()
-
-    def push(self, s: Spot, a: Tensor) -> Spot:
-        """Return s0."""
-        return Spot(torch.zeros_like(s.x), torch.zeros_like(s.started))
-
-    def pull(self, s: Spot, t: Spot) -> Tensor:
-        """No coordinates."""
-        return s.x[:, :0]
-
-    def owns(self, s: Spot, t: Spot) -> Tensor:
-        """Edges to s0."""
-        return s.started & ~t.started
-
-
 def box(delta: float = 0.25) -> Space[Spot, Tensor]:
     """The unit square with steps of length delta; every point but s0 is terminal.
 
@@ -173,11 +155,12 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
     """
     if not 0.0 < delta < 1.0:
         raise InvalidInput(f"box needs a step length delta in (0, 1), got {delta}.")
-    disc, arc, back, home = Disc(delta), Arc(delta, +1), Arc(delta, -1), Home()
     points = Lebesgue(2, 0.0, 1.0)
 
     def source(n: int) -> Spot:
         return Spot(torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool))
+
+    disc, arc, back, home = Disc(delta), Arc(delta, +1), Arc(delta, -1), Return(source, lambda s: ~s.started)
 
     def write(x: Tensor) -> Spot:
         return Spot(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
@@ -186,12 +169,7 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
         outside = back.is_open(s)
         return torch.stack([s.started & ~outside, outside], -1)
 
-    atom = Pushforward(
-        Atom(),
-        push=lambda a: source(len(a)).like(a),
-        pull=lambda s: s.x[:, :0],
-        owns=lambda s: ~s.started,
-    )
+    atom = point_mass(source, lambda s: ~s.started)
     area = Pushforward(points, push=write, pull=lambda s: s.x, owns=lambda s: s.started)
     return Space(
         name=f"box(delta={delta:g})",

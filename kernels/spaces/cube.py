@@ -32,10 +32,10 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.waves import wave_encoder
-from ctsgfn.kernels.spaces.box import Home, Spot
-from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, coordinates
+from ctsgfn.kernels.spaces.box import Spot
+from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, coordinates, point_mass
 from ctsgfn.networks import zero_init
-from ctsgfn.reference import Branch, ReferenceKernel
+from ctsgfn.reference import Branch, ReferenceKernel, Return
 from ctsgfn.space import Space
 
 
@@ -133,6 +133,8 @@ def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
     def source(n: int) -> Spot:
         return Spot(torch.zeros(n, dim), torch.zeros(n, dtype=torch.bool))
 
+    home = Return(source, lambda s: ~s.started)
+
     def write(x: Tensor) -> Spot:
         return Spot(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
 
@@ -144,12 +146,7 @@ def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
         started = s.started[:, None]
         return torch.cat([started, started & (s.x - least > 0)], -1)
 
-    atom = Pushforward(
-        Atom(),
-        push=lambda a: source(len(a)).like(a),
-        pull=lambda s: s.x[:, :0],
-        owns=lambda s: ~s.started,
-    )
+    atom = point_mass(source, lambda s: ~s.started)
     volume = Pushforward(points, push=write, pull=lambda s: s.x, owns=lambda s: s.started)
     return Space(
         name=f"cube(dim={dim})" if least == 0.25 else f"cube(dim={dim}, least={least:g})",
@@ -158,7 +155,7 @@ def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
         kappa=ReferenceKernel(
             (Entrance(dim), *up), allowed=forward_open, sink=lambda s: s.started, name="kappa of the cube"
         ),
-        kappa_b=ReferenceKernel((Home(), *down), allowed=backward_open, name="kappa_b of the cube"),
+        kappa_b=ReferenceKernel((home, *down), allowed=backward_open, name="kappa_b of the cube"),
         progress=lambda s: s.started * (1 + s.x.sum(-1) / least),
         horizon=2 + math.ceil(dim / least),
         points=points,

@@ -27,7 +27,7 @@ from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.encoders import LangevinEncoder, SlicedEncoder, shared
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep
 from ctsgfn.kernels.spaces.time_grid import StepTable, TimeGrid, cosine_clock
-from ctsgfn.measures import Atom, Counting, Lebesgue, Product, Pushforward, Sum
+from ctsgfn.measures import Counting, Lebesgue, Product, Pushforward, Sum, point_mass
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -164,12 +164,7 @@ def time_sliced(
     def origin(n: int) -> Slice:
         return Slice(torch.zeros(n, dim), torch.zeros(1, dtype=torch.long).expand(n))
 
-    start = Pushforward(
-        Atom(),
-        push=lambda a: origin(len(a)).like(a),
-        pull=lambda s: s.x[:, :0],
-        owns=lambda s: (s.step == 0) & (s.x == 0).all(-1),
-    )
+    start = point_mass(origin, lambda s: (s.step == 0) & (s.x == 0).all(-1))
     slices = Pushforward(
         Product((Counting(steps), Lebesgue(dim))),
         push=lambda a: Slice(a[:, 1:], a[:, 0].round().long() + 1),

@@ -20,7 +20,7 @@ from torch import Tensor
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
-from ctsgfn.measures import Atom, Counting, Haar, Product, Pushforward, Sum, coordinates, wrap
+from ctsgfn.measures import Counting, Haar, Product, Pushforward, Sum, coordinates, point_mass, wrap
 from ctsgfn.networks import MLP, FeatureEncoder
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
@@ -109,12 +109,7 @@ def torus(dim: int = 2, steps: int = 10) -> Space[TorusState, Tensor]:
         pull=lambda s: torch.cat([(s.step - 1).unsqueeze(-1).to(s.angle.dtype), s.angle], dim=-1),
         owns=lambda s: (s.step >= 1) & (s.step <= steps),
     )
-    start = Pushforward(
-        Atom(),
-        push=lambda a: source(len(a)).like(a),
-        pull=lambda s: s.angle[:, :0],
-        owns=lambda s: (s.step == 0) & (s.angle == 0).all(-1),
-    )
+    start = point_mass(source, lambda s: (s.step == 0) & (s.angle == 0).all(-1))
     return Space(
         name=f"torus(dim={dim}, steps={steps})",
         source=source,
