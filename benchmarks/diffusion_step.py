@@ -19,15 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from torch import Tensor, nn
 
 from ctsgfn.gflownet import GFlowNet
@@ -193,13 +192,6 @@ def compare(case: str, repeats: int) -> dict[str, Any]:
     return rows
 
 
-def processor() -> str:
-    """Model of the processor, where the system says it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,14 +204,9 @@ def main() -> None:
     record = {
         "question": "cost of a trajectory-balance update in units of the bare network's own",
         "command": f"python benchmarks/diffusion_step.py --repeats {options.repeats} --write",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": 1,
+        **provenance(),
         "repeats": options.repeats,
         "settings": {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "layers": 2, "rows per run": RUN},
-        "processor": processor(),
         "cases": results,
     }
     if options.write:

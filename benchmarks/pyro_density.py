@@ -15,16 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
 import torch
+from provenance import provenance
 from torch import Tensor
 
 from ctsgfn.from_pyro import from_pyro
@@ -120,12 +119,7 @@ def main() -> None:
     record = {
         "question": "cost of from_pyro on eight schools, batch 300, in units of a hand-written density",
         "command": f"python benchmarks/pyro_density.py --repeats {options.repeats} --write",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pyro": pyro.__version__,
-        "threads": 1,
+        **provenance(),
         "results": results,
     }
     if options.write:

@@ -123,7 +123,7 @@ def fit(
         options = {
             "hidden": hidden,
             "slices": 10 if slices is None else slices,
-            "flow": isinstance(objective, Objective) and objective.wanted.flow,
+            "flow": training.reads_flow,
             "dtype": kind,
         }
         recipe: dict[str, Any] | None = None
@@ -136,8 +136,11 @@ def fit(
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
             explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
-            pathwise = isinstance(objective, Objective) and objective.reparameterised
-            behaviour = on_policy if pathwise or name not in explore else mixed(on_policy, explore[name], 0.5)
+            behaviour = (
+                on_policy
+                if training.pathwise or name not in explore
+                else mixed(on_policy, explore[name], 0.5)
+            )
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 

@@ -23,6 +23,7 @@ from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
@@ -54,6 +55,16 @@ def on_line(target: Target[Tensor]) -> Target[Tensor]:
     return transformed(target, ComposeTransform([ExpTransform(), affine]), Lebesgue(measure.dim))
 
 
+def chain_clock(first: float, steps: int) -> list[float]:
+    """Times of a chain: one step to ``first``, then ``steps`` that get shorter towards 1.
+
+    Example:
+        >>> chain_clock(0.5, 1)
+        [0.0, 0.5, 1.0]
+    """
+    return [0.0, *(first + t for t in cosine_clock(steps, 1 - first, floor=0.02)[:-1]), 1.0]
+
+
 def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     """Whitened, time-sliced R^d.
 
@@ -76,8 +87,7 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
             later = forward.heads[0]
             assert isinstance(later, Head)
             forward = Kernel(space.kappa, forward.encoder, [FirstStep(first, later)])
-    flow = state_flow(space, hidden=options["hidden"]) if options["flow"] else None
-    return GFlowNet(space, forward, backward, flow), inner
+    return _assemble(space, (forward, backward), options), inner
 
 
 def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:

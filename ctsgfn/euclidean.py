@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
-from ctsgfn.builders import build_diffusion, on_line
+from ctsgfn.builders import build_diffusion, chain_clock, on_line
 from ctsgfn.errors import InvalidInput
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gaussian_fits import widening
 from ctsgfn.importance import Importance
 from ctsgfn.mixture_fit import Mixture, fit_mixture
-from ctsgfn.objectives import Objective
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, Transformed, evaluate
 from ctsgfn.training import Training
@@ -81,7 +80,7 @@ def fit_euclidean(
         behaviour: who draws; by default the flow, and walks back from the particles.
     """
     kernel = settings.kernel
-    if isinstance(training.objective, Objective) and training.objective.reparameterised:
+    if training.pathwise:
         if kernel in ("mixture", "chain"):
             raise InvalidInput(
                 f"{training.objective} differentiates through its draws, which a mixture does not allow: use "
@@ -125,28 +124,28 @@ def _stage(
     behaviour: Behaviour | None,
 ) -> tuple[Sampler[Any, Tensor], Evidence]:
     """Build, train and judge one kind of kernel."""
-    options = _options(name, start, settings, training.objective)
+    options = _options(name, start, settings, training.reads_flow)
     gfn, inner = build_diffusion(target, options)
     gfn = gfn.to(like)
     assert isinstance(inner, Transformed)
     z = inner.transform.inv(start.points)
     sampler: Sampler[Any, Tensor] = Sampler(gfn, inner, recipe={"builder": "diffusion", "options": options})
     if behaviour is None:
-        pathwise = isinstance(training.objective, Objective) and training.objective.reparameterised
-        behaviour = on_policy if pathwise else mixed(on_policy, from_data(z), 1 / 3)
-    fitted = None if options["mixture"] is None else _judge(sampler, z)
-    parameters = {key: value.clone() for key, value in gfn.state_dict().items()}
+        behaviour = on_policy if training.pathwise else mixed(on_policy, from_data(z), 1 / 3)
+    fitted = None
+    if options["mixture"] is not None:
+        fitted = _judge(sampler, z), {key: value.clone() for key, value in gfn.state_dict().items()}
     sampler.history = training.run(gfn, inner, behaviour, name, steps=1000)
     trained = _judge(sampler, z)
-    if fitted is not None and _gap(fitted) < _gap(trained):
-        gfn.load_state_dict(parameters)  # as fitted to the particles: training made it no better
+    if fitted is not None and _gap(fitted[0]) < _gap(trained):
+        gfn.load_state_dict(fitted[1])  # as fitted to the particles: training made it no better
         with torch.no_grad():
-            gfn.log_z.fill_(fitted.log_z)
-        return sampler, fitted
+            gfn.log_z.fill_(fitted[0].log_z)
+        return sampler, fitted[0]
     return sampler, trained
 
 
-def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective | Any) -> dict[str, Any]:
+def _options(name: str, start: WarmUp, settings: Euclidean, flow: bool) -> dict[str, Any]:
     """Plain options of the builder for a kind of kernel."""
     dim = len(start.location)
     sigma, slices, clock = 1.0, 1, None
@@ -157,7 +156,7 @@ def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective
             mixture = mixture.split(max(FINE, 2 * len(mixture)))
     elif name == "chain":
         sigma, slices = 1.2, 1 + (8 if settings.slices is None else settings.slices)
-        clock = _clock(slices - 1)
+        clock = chain_clock(FIRST, slices - 1)
         mixture = _mixture(start, sigma, FIRST).split(FINE)
     else:
         slices = 50 if settings.slices is None else settings.slices
@@ -172,18 +171,9 @@ def _options(name: str, start: WarmUp, settings: Euclidean, objective: Objective
         "location": start.location,
         "scale_tril": start.scale_tril,
         "mixture": None if mixture is None else {k: v.to(start.points) for k, v in vars(mixture).items()},
-        "flow": isinstance(objective, Objective) and objective.wanted.flow,
+        "flow": flow,
         "dtype": settings.dtype,
     }
-
-
-def _clock(steps: int) -> list[float]:
-    """Times of a chain: a long first step, then ``steps`` that get shorter towards the end."""
-    sizes = [math.cos(0.5 * math.pi * k / steps) ** 2 + 0.02 for k in range(steps)]
-    clock = [0.0, FIRST]
-    for size in sizes[:-1]:
-        clock.append(clock[-1] + (1 - FIRST) * size / sum(sizes))
-    return [*clock, 1.0]
 
 
 def _mixture(start: WarmUp, sigma: float, fraction: float) -> Mixture:

@@ -177,6 +177,16 @@ class Training:
     progress_bar: bool
     checkpoint: str | Path | None
 
+    @property
+    def pathwise(self) -> bool:
+        """Whether the objective differentiates through its own draws."""
+        return isinstance(self.objective, Objective) and self.objective.reparameterised
+
+    @property
+    def reads_flow(self) -> bool:
+        """Whether the objective says that it reads the flow of states."""
+        return isinstance(self.objective, Objective) and self.objective.wanted.flow
+
     def run(
         self, gfn: GFlowNet[Any], target: Target[Any], behaviour: Behaviour, label: str, steps: int
     ) -> History:

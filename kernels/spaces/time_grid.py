@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.kernels.heads.encoders import shared
 
 
@@ -121,7 +121,7 @@ def uniform_clock(steps: int, total: float = 1.0) -> list[float]:
         >>> uniform_clock(4)
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    _whole(steps)
+    whole("steps", steps)
     return [total * t / steps for t in range(steps + 1)]
 
 
@@ -135,7 +135,7 @@ def cosine_clock(steps: int, total: float = 1.0, floor: float = 0.01) -> list[fl
         >>> [round(t, 3) for t in cosine_clock(4)]
         [0.0, 0.398, 0.738, 0.938, 1.0]
     """
-    _whole(steps)
+    whole("steps", steps)
     if floor <= 0:
         raise InvalidInput(f"floor must be positive, or the last step would be too small, got {floor!r}.")
     sizes = [math.cos(0.5 * math.pi * t / steps) ** 2 + floor for t in range(steps)]
@@ -143,8 +143,3 @@ def cosine_clock(steps: int, total: float = 1.0, floor: float = 0.01) -> list[fl
     for size in sizes:
         times.append(times[-1] + total * size / sum(sizes))
     return [*times[:-1], total]
-
-
-def _whole(steps: int) -> None:
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise InvalidInput(f"steps must be a whole number of at least 1, got {steps!r}.")
