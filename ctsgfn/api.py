@@ -54,8 +54,9 @@ def fit(
 
     On R^d a warm-up finds the modes, location and scale (``ctsgfn.warmup``). A mixture of normals, fitted
     to what it found and then trained as the first step of a flow, is tried first; where its effective
-    sample size, Pareto k or bounds fall short, diffusion steps are learned after it, and
-    ``sampler.notes`` says why. Bounded boxes, angles and grids get spaces of their own.
+    sample size, Pareto k or bounds fall short, the coordinates are drawn one after another, or diffusion
+    steps are learned after a mixture, and ``sampler.notes`` says why. Bounded boxes, angles and grids
+    get spaces of their own.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
@@ -64,8 +65,9 @@ def fit(
         measure: the measure of a callable, where it is not Lebesgue measure on R^dim.
         space: a space of your own on points of the target's measure; it gets default kernels.
         gfn: a whole flow of your own.
-        kernel: on R^d "auto", "mixture" (one step), "chain" (a mixture, then diffusion steps) or
-            "diffusion" (diffusion steps alone).
+        kernel: on R^d "auto", "mixture" (one step), "autoregressive" (one step, a mixture for each
+            coordinate given those before it), "chain" (a mixture, then diffusion steps) or "diffusion"
+            (diffusion steps alone).
         objective: what is minimised.
         behaviour: who draws the trajectories; by default suited to the space.
         steps: updates of a training run; by default 1000.

@@ -18,6 +18,7 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.default import default_kernels
+from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
@@ -69,13 +70,14 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
     """Whitened, time-sliced R^d.
 
     Options: dim, slices, clock (None for the default), sigma, hidden, layers, langevin, location and
-    scale_tril of the whitening, and mixture: None, or share, mean and tril of the normals that the first
-    step starts from.
+    scale_tril of the whitening; mixture: None, or share, mean and tril of the normals that the first
+    step starts from; and autoregressive: None or absent, or components, order and tril of the head that
+    takes the only step.
     """
     whitening = Whitening(options["location"], options["scale_tril"])
     inner = transformed(on_line(target), whitening, Lebesgue(options["dim"]))
     space = diffusion(options["dim"], options["slices"], options["sigma"], options["clock"])
-    mixture = options["mixture"]
+    mixture, autoregressive = options["mixture"], options.get("autoregressive")
     forward, backward = diffusion_kernels(
         space, inner, hidden=options["hidden"], layers=options["layers"], langevin=options["langevin"]
     )
@@ -87,6 +89,10 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
             later = forward.heads[0]
             assert isinstance(later, Head)
             forward = Kernel(space.kappa, forward.encoder, [FirstStep(first, later)])
+    elif autoregressive is not None:
+        size = {"hidden": options["hidden"], "layers": options["layers"]}
+        only = AutoregressiveMixture(options["dim"], 0, **autoregressive, **size)
+        forward = Kernel(space.kappa, NoContext(), [only])
     return _assemble(space, (forward, backward), options), inner
 
 

@@ -8,12 +8,13 @@ preconditioned by the mixture's own covariances.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ctsgfn.annealing import anneal
+from ctsgfn.coordinate_walk import walk
 from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
@@ -90,6 +91,33 @@ def warm_up(
     covariance = torch.cov(points.T).reshape(dim, dim)
     calls = counted.density_calls, counted.gradient_calls
     return WarmUp(points, location, cholesky(covariance), fits, log_z, *calls, differentiable)
+
+
+SNAPSHOTS = 4
+"""Points per particle after ``walk_on``: they stand one after another."""
+
+_CALLS = 3_000_000
+"""Density calls that ``walk_on`` may make; up to 37 dimensions it needs fewer."""
+
+
+def walk_on(target: Target[Tensor], start: WarmUp) -> WarmUp:
+    """Walk the particles on, coordinate by coordinate, to spread them over the modes of each.
+
+    Returns:
+        The warm-up with ``SNAPSHOTS`` points per particle, their location and covariance.
+    """
+    n, dim = start.points.shape
+    counted = CountedTarget(without_floor(target))
+    sweeps = min(40, max(SNAPSHOTS, _CALLS // (n * dim)))
+    points = walk(counted, start.points, sweeps=sweeps, kept=SNAPSHOTS).flatten(0, 1)
+    covariance = torch.cov(points.T).reshape(dim, dim)
+    return replace(
+        start,
+        points=points,
+        location=points.mean(0),
+        scale_tril=cholesky(covariance),
+        density_calls=start.density_calls + counted.density_calls,
+    )
 
 
 def _differentiable(target: Target[Tensor], x: Tensor) -> bool:

@@ -14,6 +14,7 @@ from ctsgfn import targets
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
+from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.encoders import Steered
@@ -175,6 +176,7 @@ class Unpacked(Head):
 
 
 HEADS: dict[str, HeadCase] = {
+    "autoregressive": HeadCase(lambda width: AutoregressiveMixture(2, width, 3, hidden=16, order=[1, 0])),
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),

@@ -104,10 +104,11 @@ def test_twenty_five_modes_by_default() -> None:
 def test_kernels_on_request(kernel: str) -> None:
     sampler = fit(bell, dim=2, kernel=kernel, steps=5, slices=3, hidden=8, **QUICK)
     assert sampler.recipe is not None
-    steps = {"mixture": 1, "chain": 4, "diffusion": 3}[kernel]
+    steps = {"mixture": 1, "autoregressive": 1, "chain": 4, "diffusion": 3}[kernel]
     assert sampler.recipe["options"]["slices"] == steps
     assert sampler.gfn.space.horizon == steps + 1
-    assert (sampler.recipe["options"]["mixture"] is None) == (kernel == "diffusion")
+    assert (sampler.recipe["options"]["mixture"] is None) == (kernel in ("autoregressive", "diffusion"))
+    assert (sampler.recipe["options"]["autoregressive"] is None) == (kernel != "autoregressive")
     assert (sampler.notes == ()) == (kernel != "mixture")
     assert sampler.sample(7).shape == (7, 2)
 
@@ -118,15 +119,32 @@ def test_a_mixture_that_is_enough_is_kept_and_said() -> None:
     assert sampler.notes[0].startswith("a mixture of few normals as the only step: ESS ")
 
 
-def test_a_mixture_that_falls_short_gets_steps_after_it() -> None:
-    def funnel(x: Tensor) -> Tensor:
-        return -0.5 * ((x[:, 0] / 3).square() + x[:, 0] * 3 + x[:, 1:].square().sum(-1) * (-x[:, 0]).exp())
+def test_a_funnel_is_drawn_coordinate_by_coordinate() -> None:
+    """Turned around, so that the neck comes last: the order of the coordinates is found."""
 
-    sampler = fit(funnel, dim=4, steps=3, slices=2, hidden=8, **QUICK)
+    def funnel(x: Tensor) -> Tensor:
+        return -0.5 * ((x[:, 3] / 3).square() + x[:, 3] * 3 + x[:, :3].square().sum(-1) * (-x[:, 3]).exp())
+
+    sampler = fit(funnel, dim=4, steps=20, slices=2, hidden=16, **QUICK)
+    assert len(sampler.notes) >= 2
     assert "not enough" in sampler.notes[0]
-    assert "a finer mixture" in sampler.notes[1]
-    assert "diffusion steps after a mixture" in sampler.notes[2]
-    assert "kept" in sampler.notes[1] or "dropped" in sampler.notes[1]
+    assert "a mixture per coordinate" in sampler.notes[1]
+    assert "kept" in sampler.notes[1]
+    assert sampler.recipe is not None
+    assert sampler.recipe["options"]["autoregressive"]["order"] == [3, 2, 1, 0]
+    assert sampler.evidence(4096, seed=1).ess > 0.3
+
+
+def test_what_no_single_step_does_gets_more() -> None:
+    def shell(x: Tensor) -> Tensor:
+        return -0.5 * ((x.norm(dim=-1) - 5) / 0.02).square()
+
+    sampler = fit(shell, dim=4, steps=3, slices=2, hidden=8, **QUICK)
+    tried = ("few normals", "a mixture per coordinate", "a finer mixture", "diffusion steps after a mixture")
+    assert len(sampler.notes) == len(tried)
+    for note, name in zip(sampler.notes, tried, strict=True):
+        assert name in note
+    assert all("kept" in note or "dropped" in note for note in sampler.notes[1:])
 
 
 def test_the_warm_up_is_worth_its_calls() -> None:
@@ -205,8 +223,9 @@ def test_saved_samplers_come_back(name: str, tmp_path: Path) -> None:
     assert twin.recipe["builder"] in BUILDERS
 
 
-def test_chains_come_back_too(tmp_path: Path) -> None:
-    sampler = fit(bell, dim=2, kernel="chain", steps=3, slices=2, hidden=8, dtype=torch.float64, **QUICK)
+@pytest.mark.parametrize("kernel", ["chain", "autoregressive"])
+def test_other_kernels_come_back_too(kernel: str, tmp_path: Path) -> None:
+    sampler = fit(bell, dim=2, kernel=kernel, steps=3, slices=2, hidden=8, dtype=torch.float64, **QUICK)
     sampler.save(tmp_path / "s.pt")
     assert torch.equal(load(tmp_path / "s.pt", bell).sample(20, seed=1), sampler.sample(20, seed=1))
 

@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "measures evidence mixture_fit",
         "reference target summary arviz_export pyro_runs",
         "kernel space coordinates counted mala plots pyro_target from_stan quadrature",
-        "gflownet trajectories diffuse gaussian_fits from_pyro",
+        "gflownet trajectories diffuse gaussian_fits from_pyro likelihood coordinate_walk",
         "balance annealing exact extreme probing",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance warmup history",
