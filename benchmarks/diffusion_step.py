@@ -70,7 +70,7 @@ def ours(target: Target[Tensor], dim: int, sigma: float, *, langevin: bool) -> C
     space = diffusion(dim, steps=STEPS, sigma=sigma)
     kernels = diffusion_kernels(space, target, hidden=HIDDEN, layers=2, langevin=langevin)
     gfn = GFlowNet(space, *kernels)
-    optimiser = torch.optim.Adam(gfn.parameters(), lr=1e-4, foreach=True)
+    optimiser = torch.optim.Adam(gfn.parameters(), lr=1e-4, fused=True)
 
     def update() -> None:
         trajectories = rollout(space, gfn.forward_kernel, BATCH)
@@ -113,7 +113,7 @@ class Eager(nn.Module):
 def eager(target: Target[Tensor], dim: int, sigma: float, *, langevin: bool) -> Callable[[], None]:
     """One update by the step-by-step loop with the graph kept."""
     network, log_z = Eager(dim), nn.Parameter(torch.zeros(()))
-    optimiser = torch.optim.Adam([*network.parameters(), log_z], lr=1e-4, foreach=True)
+    optimiser = torch.optim.Adam([*network.parameters(), log_z], lr=1e-4, fused=True)
     dt = 1 / STEPS
 
     def normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

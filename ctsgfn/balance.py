@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.states import Batch
 from ctsgfn.target import Target, evaluate
 from ctsgfn.trajectories import Trajectories
 
@@ -101,73 +100,68 @@ def pieces(
     step = rows if chunk is None else chunk
     if gfn.space.synchronous:  # whole trajectories: their rows line up
         step = max(1, step // gfn.space.horizon) * gfn.space.horizon
+    edges = (_Synchronous if gfn.space.synchronous else _General)(gfn, trajectories)
     for start in range(0, rows, step):
-        end = min(start + step, rows)
-        where = slice(start, end)
-        part = _synchronous if gfn.space.synchronous else _general
-        log_forward, log_backward, log_stop = part(
-            gfn, trajectories, where, forward=forward, backward=backward, stop=stop
-        )
-        s = trajectories.states[where]
-        log_flow = gfn.log_u(s, source[where]) if flow else None
-        into = gfn.log_inflow(s, source[where]) if inflow else None
-        yield where, Piece(log_forward, log_backward, log_flow, log_stop, into)
+        where = slice(start, min(start + step, rows))
+        log_forward, log_stop = edges.forward(where, stop) if forward or stop else (None, None)
+        log_backward = edges.backward(where) if backward else None
+        log_flow = into = None
+        if flow or inflow:
+            s = trajectories.states[where]
+            log_flow = gfn.log_u(s, source[where]) if flow else None
+            into = gfn.log_inflow(s, source[where]) if inflow else None
+        yield where, Piece(log_forward if forward else None, log_backward, log_flow, log_stop, into)
 
 
-def _general(
-    gfn: GFlowNet[Any],
-    trajectories: Trajectories[Any],
-    where: slice,
-    *,
-    forward: bool,
-    backward: bool,
-    stop: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    s, jump = trajectories.edges(where.start, where.stop)
-    log_forward = log_backward = log_stop = None
-    if forward or stop:
-        law = gfn.forward_kernel(s, None if trajectories.seen is None else trajectories.seen[where])
-        log_forward = law.log_density(jump) if forward else None
-        log_stop = law.log_stop if stop else None
-    if backward:
+class _General:
+    """Edges of trajectories of any lengths."""
+
+    def __init__(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any]) -> None:
+        self.trajectories = trajectories
+        self.forward_kernel, self.backward_kernel = gfn.forward_kernel.bind(), gfn.backward_kernel.bind()
+
+    def forward(self, where: slice, stop: bool) -> tuple[Tensor, Tensor | None]:
+        """Log p_F of the edges, and the log-mass of the sink if it is asked for."""
+        s, jump = self.trajectories.edges(where.start, where.stop)
+        seen = self.trajectories.seen
+        law = self.forward_kernel(s, None if seen is None else seen[where])
+        return law.log_density(jump), law.log_stop if stop else None
+
+    def backward(self, where: slice) -> Tensor:
+        """Log p_B of the edges, 0 on those to the sink."""
+        s, jump = self.trajectories.edges(where.start, where.stop)
         move = (~jump.stop).nonzero().squeeze(-1)
-        moved = gfn.backward_kernel(jump.target[move]).log_density_to(s[move])
-        log_backward = moved.new_zeros(len(s)).index_copy(0, move, moved)
-    return log_forward, log_backward, log_stop
+        moved = self.backward_kernel(jump.target[move]).log_density_to(s[move])
+        return moved.new_zeros(len(s)).index_copy(0, move, moved)
 
 
-def _synchronous(
-    gfn: GFlowNet[Any],
-    trajectories: Trajectories[Any],
-    where: slice,
-    *,
-    forward: bool,
-    backward: bool,
-    stop: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """All trajectories have ``horizon`` rows, the last of which stops with probability 1."""
-    length = gfn.space.horizon
+class _Synchronous:
+    """Edges of trajectories that all have ``horizon`` of them, the last to the sink with mass 1."""
 
-    def moves(t: Tensor, shift: int) -> Tensor:
-        grid = t[where].unflatten(0, (-1, length))
-        return grid[:, shift : length - 1 + shift].flatten(0, 1)
+    def __init__(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any]) -> None:
+        self.length, self.last, self.anchor = gfn.space.horizon, trajectories.last, gfn.log_z
+        self.s, self.t, self.seen = trajectories.moves
+        self.forward_kernel, self.backward_kernel = gfn.forward_kernel.bind(), gfn.backward_kernel.bind()
 
-    s: Batch = trajectories.states.map(lambda t: moves(t, 0))
-    t: Batch = trajectories.states.map(lambda t: moves(t, 1))
+    def forward(self, where: slice, stop: bool) -> tuple[Tensor, Tensor | None]:
+        """Log p_F of the edges, and the log-mass of the sink if it is asked for."""
+        at = self._moves(where)
+        law = self.forward_kernel(self.s[at], None if self.seen is None else self.seen[at])
+        log_stop = torch.where(self.last[where], 0.0, -math.inf).to(self.anchor.dtype) if stop else None
+        return self._padded(law.log_density_to(self.t[at])), log_stop
 
-    def padded(v: Tensor) -> Tensor:
-        return torch.nn.functional.pad(v.unflatten(0, (-1, length - 1)), (0, 1)).flatten()
+    def backward(self, where: slice) -> Tensor:
+        """Log p_B of the edges, 0 on those to the sink."""
+        at = self._moves(where)
+        return self._padded(self.backward_kernel(self.t[at]).log_density_to(self.s[at]))
 
-    log_forward = log_backward = log_stop = None
-    if forward:
-        seen = None if trajectories.seen is None else moves(trajectories.seen, 0)
-        log_forward = padded(gfn.forward_kernel(s, seen).log_density_to(t))
-    if backward:
-        log_backward = padded(gfn.backward_kernel(t).log_density_to(s))
-    if stop:
-        last = trajectories.last[where]
-        log_stop = torch.where(last, 0.0, -math.inf).to(gfn.log_z.dtype)
-    return log_forward, log_backward, log_stop
+    def _moves(self, where: slice) -> slice:
+        """The same trajectories, among the edges that do not stop."""
+        walks = slice(where.start // self.length, where.stop // self.length)
+        return slice(walks.start * (self.length - 1), walks.stop * (self.length - 1))
+
+    def _padded(self, v: Tensor) -> Tensor:
+        return torch.nn.functional.pad(v.unflatten(0, (-1, self.length - 1)), (0, 1)).flatten()
 
 
 def balance(

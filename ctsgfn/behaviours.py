@@ -23,7 +23,8 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK
-from ctsgfn.kernel import Kernel, Law
+from ctsgfn.kernel import Kernel
+from ctsgfn.law import Law
 from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories, backtrack, rollout
@@ -92,16 +93,22 @@ class Guided:
         yield from self.kernel.modules()
         yield from self.guide.modules()
 
-    def __call__(self, s: Any) -> GuidedLaw:
-        """Law of the next state from each of s."""
-        own = self.kernel(s)
+    def bind(self) -> Callable[[Any], GuidedLaw]:
+        """States -> law of the next state from each of them."""
+        kernel, guide = self.kernel.bind(), self.guide.bind()
         shared = self.guide.encoder is self.kernel.encoder
-        guide = self.guide.from_context(s, own.seen, own.context) if shared else self.guide(s)
-        return GuidedLaw(own, guide, self.rate)
+
+        def law(s: Any) -> GuidedLaw:
+            own = kernel(s)
+            return GuidedLaw(own, Law(guide, s, own.seen, own.context) if shared else guide(s), self.rate)
+
+        return law
 
 
 class GuidedLaw:
     """The law of a ``Guided`` walker: draws by the guide, densities of the flow's own kernel."""
+
+    single = False  # what is drawn is not what is scored
 
     def __init__(self, own: Law[Any], guide: Law[Any], rate: float) -> None:
         self.own, self.guide, self.rate = own, guide, rate

@@ -8,11 +8,13 @@ a dead axis is a unit mass at 0, its coordinate is 0 and its log-density 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import Self
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -61,6 +63,14 @@ class CoordinateLaw(Distribution):
         """One draw per row and its log-density [B], where no gradient is recorded."""
         a = self.draw()
         return a, self.log_prob(a)
+
+    @classmethod
+    def score(cls, laws: Sequence[Self], draws: Sequence[Tensor]) -> Tensor:
+        """Log-densities [sum of B] of the last draw of each law, without gradient, those of the first first.
+
+        A walk scores the draws of many steps at once, which a class may do in few operations.
+        """
+        return torch.cat([law.log_prob(a) for law, a in zip(laws, draws, strict=True)])
 
     def _one(self, sample_shape: Any) -> Tensor:
         if len(sample_shape):

@@ -53,6 +53,10 @@ class Encoder(nn.Module, ABC):
         A tensor; or a ``Batch`` of tensors, for heads that know its parts apart.
         """
 
+    def bind(self) -> Callable[[Any, Tensor | None], Any]:
+        """``forward`` for many calls: an encoder that is called often looks its parameters up once."""
+        return self
+
 
 class NoContext(Encoder):
     """The encoder of kernels without parameters: a context of width 0.

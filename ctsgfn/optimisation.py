@@ -37,7 +37,7 @@ class Run:
         log_z = self.gfn.log_z
         self.networks = [p for p in self.gfn.parameters() if p.requires_grad and p is not log_z]
         groups = [{"params": self.networks, "lr": self.lr}] if self.networks else []
-        self.optimiser = torch.optim.Adam([*groups, {"params": [log_z], "lr": self.lr_log_z}], foreach=True)
+        self.optimiser = torch.optim.Adam([*groups, {"params": [log_z], "lr": self.lr_log_z}], fused=True)
         self.rates = [float(group["lr"]) for group in self.optimiser.param_groups]
 
     def set_rate(self, step: int) -> None:

@@ -6,8 +6,9 @@ padded, and nothing needs a sentinel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput, NotAbsorbed
 from ctsgfn.kernel import Kernel
+from ctsgfn.law import log_densities
 from ctsgfn.networks import held
 from ctsgfn.reference import describe
 from ctsgfn.space import Space
@@ -62,6 +64,22 @@ class Trajectories(Generic[S]):
     def jumps(self) -> Jump[S]:
         """Where every row's edge leads."""
         return self.edges(0, len(self.owner))[1]
+
+    @cached_property
+    def moves(self) -> tuple[S, S, Tensor | None]:
+        """States that do not stop, the states their edges lead to, and what was observed of the former.
+
+        Only where all trajectories have the same length.
+        """
+        count = len(self)
+
+        def grid(v: Tensor, start: int, stop: int | None) -> Tensor:
+            if v.ndim == 2 and v.shape[1] <= NARROW:  # coordinate by coordinate: long runs for what follows
+                return v.t().unflatten(1, (count, -1))[:, :, start:stop].flatten(1, 2).t()
+            return v.unflatten(0, (count, -1))[:, start:stop].flatten(0, 1)
+
+        s, t = self.states.map(lambda v: grid(v, 0, -1)), self.states.map(lambda v: grid(v, 1, None))
+        return s, t, None if self.seen is None else grid(self.seen, 0, -1)
 
     def edges(self, start: int, end: int) -> tuple[S, Jump[S]]:
         """States of rows start .. end - 1, and where their edges lead."""
@@ -117,13 +135,21 @@ class Trajectories(Generic[S]):
         )
 
 
+RUN = 8192
+"""Rows whose densities a walk computes at once."""
+
+
+NARROW = 8
+"""Columns up to which a table is worth keeping column by column."""
+
+
 class Walker(Protocol):
     """What a rollout needs of a kernel: laws to draw from, on its device and in its dtype."""
 
     anchor: Tensor
 
-    def __call__(self, s: Any) -> Any:
-        """Law of the next state from each of s: ``draw``, ``draw_move`` and ``seen``."""
+    def bind(self) -> Callable[[Any], Any]:
+        """States -> law of the next state from each: ``draw``, ``draw_move``, ``single`` and ``seen``."""
         ...
 
     def modules(self) -> Iterable[nn.Module]:
@@ -148,23 +174,32 @@ def rollout(
     with torch.set_grad_enabled(reparameterised), held(kernel.modules()):
         s = space.source(n).like(kernel.anchor)
         walk = _march if space.synchronous else _wander
-        return walk(space, kernel, s, reparameterised)
+        return walk(space, kernel.bind(), s, reparameterised)
 
 
-def _march(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) -> Trajectories[S]:
+def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameterised: bool) -> Trajectories[S]:
     """All trajectories in step, exactly ``horizon`` edges each: static shapes, no selection."""
     n, edges = len(s), space.horizon
-    states, densities, observations = [s], [], []
+    states, scored, observations, moves = [s], [], [], []
     for _ in range(edges - 1):
         law = kernel(s)
-        s, log_density = law.draw_move(reparameterised=reparameterised)
+        if reparameterised or not law.single:
+            s, log_density = law.draw_move(reparameterised=reparameterised)
+            scored.append(log_density)
+        else:
+            s, move = law.draw_unscored()
+            moves.append(move)
+            if n * len(moves) >= RUN:
+                scored.append(log_densities(moves))
+                moves = []
         states.append(s)
-        densities.append(log_density)
         if law.seen is not None:
             observations.append(law.seen)
-    densities.append(torch.zeros_like(densities[-1]))
+    if moves:
+        scored.append(log_densities(moves))
+    log_forward = torch.nn.functional.pad(torch.cat(scored).unflatten(0, (-1, n)), (0, 0, 0, 1)).t().flatten()
     columns = zip(*[part.tensors().values() for part in states], strict=True)
-    device = densities[0].device
+    device = log_forward.device
     last = torch.zeros(n, edges, dtype=torch.bool, device=device)
     last[:, -1] = True
     seen = None
@@ -175,16 +210,16 @@ def _march(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) ->
         type(s)(*[torch.stack(column, dim=1).flatten(0, 1) for column in columns]),
         torch.arange(n, device=device).repeat_interleave(edges),
         last.flatten(),
-        torch.stack(densities, dim=1).flatten(),
+        log_forward,
         None,
         seen,
         torch.ones(n, dtype=torch.bool, device=device),
     )
 
 
-def _wander(space: Space[S, Any], kernel: Walker, s: S, reparameterised: bool) -> Trajectories[S]:
+def _wander(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameterised: bool) -> Trajectories[S]:
     """Trajectories of different lengths: those that stopped leave the batch."""
-    alive = torch.arange(len(s), device=kernel.anchor.device)
+    alive = torch.arange(len(s), device=s.anchor.device)
     states, owners, stops, densities, observations = [], [], [], [], []
     for _ in range(space.horizon):
         law = kernel(s)
@@ -228,7 +263,7 @@ def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectorie
     if len(finals) == 0:
         raise InvalidInput("backtrack needs at least one terminal state.")
     with torch.no_grad(), held(kernel.modules()):
-        s = finals.like(kernel.anchor)
+        s, law = finals.like(kernel.anchor), kernel.bind()
         alive = torch.arange(len(s), device=kernel.anchor.device)
         states, owners, densities = [s], [alive], [kernel.anchor.new_zeros(len(s))]
         for _ in range(space.horizon - 1):
@@ -237,7 +272,7 @@ def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectorie
                 break
             if len(go_on) < len(s):
                 s, alive = s[go_on], alive[go_on]
-            s, log_density = kernel(s).draw_move()
+            s, log_density = law(s).draw_move()
             states.append(s)
             owners.append(alive)
             densities.append(log_density)

@@ -74,6 +74,27 @@ def test_draws_of_a_step(drifted: bool) -> None:
     assert float(z_scores((a - exact.mean).square(), exact.variance[0]).abs().max()) < 5
 
 
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("bound", [1.0, 1.7])
+@pytest.mark.parametrize("drifted", [False, True])
+def test_the_last_draws_of_several_steps_are_scored_at_once(
+    drifted: bool, bound: float, by_row: bool
+) -> None:
+    """From the noise, in either layout of the output; the exact density is that of the draws."""
+    pace = torch.full((1, 1), 0.4, dtype=torch.float64)
+    laws, draws, exact = [], [], []
+    for rows in (5, 7):
+        output = double(rows, 4) if by_row else double(4, rows).t()
+        drift = double(rows, 2) if drifted else None
+        laws.append(StepNormal(output, drift, pace, bound))
+        draws.append(laws[-1].draw())
+        exact.append(by_hand(output, drift, pace, bound).log_prob(draws[-1]).sum(-1))
+    torch.testing.assert_close(StepNormal.score(laws, draws), torch.cat(exact))
+    torch.testing.assert_close(
+        torch.cat([law.log_prob(a) for law, a in zip(laws, draws, strict=True)]), torch.cat(exact)
+    )
+
+
 def test_reparameterised_draws_of_a_step() -> None:
     """d a / d output is that of mean + scale * the same noise."""
     output = double(6, 4).requires_grad_()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu, linear
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.networks import MLP, Encoder, Table, zero_init
@@ -55,11 +57,25 @@ class TimeTable(Table):
 
     def forward(self, step: Tensor) -> tuple[Tensor, ...]:
         """Rows [B, width] of each function, the caller's own; [1, width] where all are on one slice."""
-        at, tables = shared(step), self.values()
-        walks = self._walks(at)
-        if walks == 0:
-            return tuple(torch.embedding(table, at) for table in tables)
-        return tuple(table[:-1].repeat(walks, 1) for table in tables)
+        return self.bind()(step)
+
+    def bind(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """``forward`` for many calls."""
+        tables = self.values()
+        rows: list[tuple[Tensor, ...]] = []
+
+        def at(step: Tensor) -> tuple[Tensor, ...]:
+            where = shared(step)
+            if where.shape[0] == 1 and where.device.type == "cpu":
+                if not rows:
+                    rows.extend(zip(*[table.split(1) for table in tables], strict=True))
+                return rows[int(where)]
+            walks = self._walks(where)
+            if walks == 0:
+                return tuple(torch.embedding(table, where) for table in tables)
+            return tuple(table[:-1].repeat(walks, 1) for table in tables)
+
+        return at
 
     def _walks(self, step: Tensor) -> int:
         """How many times the steps are 0 .. T - 1 in their order; 0 where they are anything else.
@@ -103,22 +119,34 @@ class SlicedEncoder(Encoder):
         self.width, self.scale = hidden, scale
         self.point = nn.Linear(dim, hidden, bias=False)
         self.time = TimeTable(waves, (hidden, *extra), hidden)
-        self.rest = nn.Sequential(nn.GELU(), *MLP(hidden, hidden, layers - 1))
+        self.rest = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
 
     def forward(self, s: Any, seen: Tensor | None) -> Tensor:
         """Context, [B, hidden]."""
-        del seen
-        return self.apart(s)[0]
+        return self.bind()(s, seen)
 
-    def apart(self, s: Any) -> tuple[Tensor, ...]:
-        """Context [B, hidden], and the rows [B, width] or [1, width] of the further functions."""
-        shift, *extra = self.time(s.step)
-        weight = self.point.weight.t()
-        if len(shift) == len(s.x):  # rows of its own: added to in place
-            first = shift.addmm_(s.x, weight, alpha=1 / self.scale)
-        else:
-            first = torch.addmm(shift, s.x, weight, alpha=1 / self.scale)
-        return self.rest(first), *extra
+    def bind(self) -> Callable[[Any, Tensor | None], Tensor]:
+        """``forward`` for many calls."""
+        apart = self.apart()
+        return lambda s, _: apart(s)[0]
+
+    def apart(self) -> Callable[[Any], tuple[Tensor, ...]]:
+        """States -> context [B, hidden], and the rows [B, width] or [1, width] of the further functions."""
+        # contiguous: the gradient of a transposed view with few rows takes twice the time
+        time, weight, gain = self.time.bind(), self.point.weight.t().contiguous(), 1 / self.scale
+        layers = [(layer.weight, layer.bias) for layer in self.rest if isinstance(layer, nn.Linear)]
+
+        def at(s: Any) -> tuple[Tensor, ...]:
+            shift, *extra = time(s.step)
+            if shift.shape[0] == s.x.shape[0] > 1:  # rows of its own: added to in place
+                hidden = gelu(shift.addmm_(s.x, weight, alpha=gain))
+            else:
+                hidden = gelu(torch.addmm(shift, s.x, weight, alpha=gain))
+            for layer in layers:
+                hidden = gelu(linear(hidden, *layer))
+            return hidden, *extra
+
+        return at
 
 
 @dataclass(frozen=True)
@@ -183,7 +211,14 @@ class LangevinEncoder(Encoder):
 
     def forward(self, s: Any, seen: Tensor | None) -> Steered:
         """The hidden layer [B, hidden] and the drift [B, d]."""
-        if seen is None:
-            seen = self.observe(s)
-        hidden, a, b = self.inner.apart(s)
-        return Steered(hidden, (seen * a).addcmul(s.x, b, value=1 / self.scale))
+        return self.bind()(s, self.observe(s) if seen is None else seen)
+
+    def bind(self) -> Callable[[Any, Any], Steered]:
+        """``forward`` for many calls."""
+        apart, gain = self.inner.apart(), 1 / self.scale
+
+        def encode(s: Any, seen: Any) -> Steered:
+            hidden, a, b = apart(s)
+            return Steered(hidden, (seen * a).addcmul(s.x, b, value=gain))
+
+        return encode

@@ -12,6 +12,7 @@ formula costs as much as a small network; here it is one node of the graph.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +26,11 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class _LogDensity(torch.autograd.Function):
-    """Log-density [B] of the law at value [B, d]; gradients for value, output and drift."""
+    """Log-density [B] of the law at value [B, d]; gradients for value, output and drift.
+
+    Every tensor takes the layout of ``output``, row by row or coordinate by coordinate: both are right,
+    and with few coordinates the second is several times faster.
+    """
 
     @staticmethod
     def forward(
@@ -34,11 +39,11 @@ class _LogDensity(torch.autograd.Function):
         dim = value.shape[-1]
         mu, share = output.narrow(1, 0, dim), _share(output, dim)
         log_scale = (share - 0.5).mul_(bound)
-        inverse = log_scale.neg().exp_()
-        mean = mu if drift is None else mu + drift
-        z = torch.addcmul(value, mean, pace, value=-1.0).mul_(inverse)
+        inverse = log_scale.neg().exp()
+        mean = mu * pace if drift is None else (mu + drift).mul_(pace)
+        z = (value - mean if value.stride() == mean.stride() else mean.sub_(value).neg_()).mul_(inverse)
         ctx.save_for_backward(z, inverse, share, pace)
-        ctx.bound, ctx.drifted = bound, drift is not None
+        ctx.bound, ctx.drifted, ctx.by_row = bound, drift is not None, output.stride(1) == 1
         return _closed(log_scale, z)
 
     @staticmethod
@@ -51,15 +56,24 @@ class _LogDensity(torch.autograd.Function):
         for_mean = pulled.mul_(inverse)
         for_value = -for_mean if ctx.needs_input_grad[0] else None
         slope = torch.addcmul(share, share, share, value=-1.0).mul_(ctx.bound)  # dl / d rho
-        for_output = z.new_empty(len(z), 2 * dim)
+        for_output = z.new_empty(len(z), 2 * dim) if ctx.by_row else z.new_empty(2 * dim, len(z)).t()
         torch.mul(for_mean, pace, out=for_output.narrow(1, 0, dim))
         torch.mul(for_scale, slope, out=for_output.narrow(1, dim, dim))
         return for_value, for_output, for_output.narrow(1, 0, dim) if ctx.drifted else None, None, None
 
 
 def _share(output: Tensor, dim: int) -> Tensor:
-    """Logistic function of rho, [B, d]; taken of the whole output, in one run through memory."""
+    """Logistic function of rho, [B, d], in one run through memory: of the whole output where it is by row."""
+    if output.stride(0) == 1:
+        return output.narrow(1, dim, dim).sigmoid()
     return output.sigmoid().narrow(1, dim, dim)
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """Stack [B, d] parts along the rows, in the layout that they have."""
+    if parts[0].stride(0) == 1:
+        return torch.cat([part.t() for part in parts], dim=1).t()
+    return torch.cat(list(parts))
 
 
 def _closed(log_scale: Tensor, z: Tensor) -> Tensor:
@@ -107,16 +121,24 @@ class StepNormal(CoordinateLaw):
 
     def draw(self) -> Tensor:
         """Return mean + scale * standard normal."""
-        return self.loc.addcmul(self.log_scale.exp(), torch.randn_like(self.loc))
+        batch, dim = self.output.shape[0], self.event_shape[0]
+        mu, rho = self.output.split(dim, dim=1)
+        by_row = self.output.stride(1) == 1
+        noise = self.output.new_empty((batch, dim) if by_row else (dim, batch))
+        noise.normal_(0.0, math.exp(-0.5 * self.bound))  # the scale is this times e^(bound share)
+        if not by_row:
+            noise = noise.t()  # drawn while contiguous: several times faster
+        share = rho.sigmoid() if self.bound == 1.0 else rho.sigmoid() * self.bound
+        self.drawn = share, noise
+        mean = mu * self.pace if self.drift is None else (mu + self.drift) * self.pace
+        return mean.addcmul(share.exp(), noise)
 
-    def sample_scored(self) -> tuple[Tensor, Tensor]:
-        """Draw without gradient; the noise gives the log-density without the mean."""
-        dim = self.event_shape[0]
-        mu = self.output.narrow(1, 0, dim)
-        mean = mu * self.pace if self.drift is None else (mu + self.drift).mul_(self.pace)
-        log_scale = (_share(self.output, dim) - 0.5).mul_(self.bound)
-        noise = torch.randn_like(mean)
-        return mean.addcmul_(log_scale.exp(), noise), _closed(log_scale, noise)
+    @classmethod
+    def score(cls, laws: Sequence[StepNormal], draws: Sequence[Tensor]) -> Tensor:
+        """Log-densities [sum of B] of the last draw of each law: the noise gives them without the means."""
+        del draws
+        bound, (shares, noises) = laws[0].bound, zip(*[law.drawn for law in laws], strict=True)
+        return _closed(_rows(shares) - 0.5 * bound, _rows(noises) * math.exp(0.5 * bound))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, d]."""

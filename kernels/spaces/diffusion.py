@@ -24,7 +24,7 @@ from torch import Tensor
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Kernel
-from ctsgfn.kernels.heads.encoders import LangevinEncoder, SlicedEncoder, shared
+from ctsgfn.kernels.heads.encoders import LangevinEncoder, SlicedEncoder
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep
 from ctsgfn.kernels.spaces.time_grid import StepTable, TimeGrid, cosine_clock
 from ctsgfn.measures import Counting, Lebesgue, Product, Pushforward, Sum, point_mass
@@ -51,13 +51,12 @@ class Step(Branch[Slice]):
     def __init__(self, dim: int, grid: TimeGrid, direction: int) -> None:
         self.base = Lebesgue(dim)
         self.dim, self.grid, self.direction = dim, grid, direction
-        self.table = StepTable(grid.ahead if direction > 0 else grid.back, dim)
+        self.table = StepTable(grid.ahead if direction > 0 else grid.back, dim, direction)
 
     def push(self, s: Slice, a: Tensor) -> Slice:
         """Return factor x + std a, one slice on."""
         factor, std, *_ = self.table.rows(s.step, s.x)
-        step = shared(s.step) + self.direction
-        return Slice((s.x * factor).addcmul(std, a), step.expand(len(s.x)))
+        return Slice((a * std).addcmul(s.x, factor), self.table.following(s.step))
 
     def pull(self, s: Slice, t: Slice) -> Tensor:
         """Return (x' - factor x) / std, and 0 where the axes are dead."""

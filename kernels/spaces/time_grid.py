@@ -81,12 +81,22 @@ class StepTable:
     Args:
         table: ``ahead`` or ``back`` of a time grid.
         dim: d.
+        direction: +1 for ahead, -1 for back.
     """
 
-    def __init__(self, table: Tensor, dim: int) -> None:
+    def __init__(self, table: Tensor, dim: int, direction: int) -> None:
         self.table = table * torch.tensor([1.0, 1.0, 1.0, 1.0, dim], dtype=table.dtype)
+        self.direction = direction
+        self._following = list(torch.arange(direction, len(table) + direction).split(1))
         self._placed: dict[tuple[torch.dtype, torch.device], tuple[Tensor, list[tuple[Tensor, ...]]]] = {}
         self._last: tuple[Tensor, Tensor, tuple[Tensor, ...]] | None = None
+
+    def following(self, step: Tensor) -> Tensor:
+        """The slices [B] that the steps [B] lead to."""
+        at = shared(step)
+        if at.shape[0] == 1 and at.device.type == "cpu":
+            return self._following[int(at)].expand(step.shape[0])
+        return step + self.direction
 
     def rows(self, step: Tensor, like: Tensor) -> tuple[Tensor, ...]:
         """The coefficients, [B, 1] each and the last [B], of the steps [B], in the dtype of ``like``.
