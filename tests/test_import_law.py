@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "ascent whitening report traced pyro_supports",
         "measures evidence mixture_fit",
         "reference target summary arviz_export pyro_runs",
+        "law",
         "kernel space coordinates counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro likelihood coordinate_walk",
         "balance annealing exact extreme probing",
