@@ -16,7 +16,7 @@ from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.states import S, X
 from ctsgfn.target import Target
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories, arrivals, backtrack, rollout
 
 NUMBERS = 2**23
 """Numbers held at once while drawing: larger requests are cut into chunks, so memory stays flat."""
@@ -54,7 +54,9 @@ class Importance(Generic[S, X]):
     def draw(self, n: int) -> X:
         """Draw n points from the policy."""
         whole("n", n)
-        return stack([self._ends(self._walk(k)) for k in self._chunks(n)])
+        at_once = max(1, NUMBERS // (8 * max(64, self.gfn.space.width)))  # only the present states are held
+        sizes = [min(at_once, n - start) for start in range(0, n, at_once)]
+        return stack([self._decoded(arrivals(self.gfn.space, self.gfn.forward_kernel, k)) for k in sizes])
 
     def weigh(self, n: int) -> tuple[X, Tensor]:
         """Draw n points from the policy, with their log-weights [n] (float64, not normalised)."""
@@ -62,13 +64,17 @@ class Importance(Generic[S, X]):
         points, weights = [], []
         for k in self._chunks(n):
             walk = self._walk(k)
-            points.append(self._ends(walk))
+            points.append(self._decoded(walk.final))
             weights.append(self._log_weight(walk))
         return stack(points), torch.cat(weights)
 
     def weigh_backwards(self, x: X) -> Tensor:
         """Log-weights [B] of one backward trajectory from each point."""
-        return self.weigh_ends(self.coordinates.encode(self._like_flow(x))[0])
+        return self.weigh_ends(self.encode(x))
+
+    def encode(self, x: X) -> Any:
+        """The user's points in the flow's own coordinates, dtype and device."""
+        return self.coordinates.encode(self._like_flow(x))[0]
 
     def weigh_ends(self, z: Any) -> Tensor:
         """The same from points in the flow's own coordinates."""
@@ -109,9 +115,9 @@ class Importance(Generic[S, X]):
     def _walk(self, n: int) -> Trajectories[S]:
         return rollout(self.gfn.space, self.gfn.forward_kernel, n)
 
-    def _ends(self, walk: Trajectories[S]) -> X:
+    def _decoded(self, finals: S) -> X:
         with torch.no_grad():
-            return self.coordinates.decode(self.gfn.space.read(walk.final))
+            return self.coordinates.decode(self.gfn.space.read(finals))
 
     def _like_flow(self, x: Any) -> Any:
         anchor = self.gfn.forward_kernel.anchor

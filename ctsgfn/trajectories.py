@@ -177,6 +177,23 @@ def rollout(
         return walk(space, kernel.bind(), s, reparameterised)
 
 
+def arrivals(space: Space[S, Any], kernel: Walker, n: int) -> S:
+    """Draw the terminal states of n trajectories, as ``rollout`` does, and keep nothing else of them.
+
+    Raises:
+        InvalidInput: when n < 1.
+        NotAbsorbed: when a trajectory outlives the space's horizon.
+    """
+    if n < 1 or not space.synchronous:
+        return rollout(space, kernel, n).final
+    with torch.no_grad(), held(kernel.modules()):
+        s, law_of = space.source(n).like(kernel.anchor), kernel.bind()
+        for _ in range(space.horizon - 1):
+            law = law_of(s)
+            s = law.draw_unscored()[0] if law.single else law.draw_move()[0]
+    return s
+
+
 def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameterised: bool) -> Trajectories[S]:
     """All trajectories in step, exactly ``horizon`` edges each: static shapes, no selection."""
     n, edges = len(s), space.horizon
