@@ -13,7 +13,8 @@ from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, walk_back
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
-from ctsgfn.euclidean import Euclidean, fit_euclidean
+from ctsgfn.euclidean import fit_euclidean
+from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, trajectory_balance

@@ -17,7 +17,7 @@ from ctsgfn.balance import Balance
 from ctsgfn.builders import BUILDERS
 from ctsgfn.divergences import reverse_kl
 from ctsgfn.errors import BadCheckpoint, InvalidInput, MeasureMismatch, NonFinite
-from ctsgfn.euclidean import KERNELS
+from ctsgfn.euclidean_kernels import KERNELS
 from ctsgfn.evidence import estimate_evidence
 from ctsgfn.kernels.spaces.diffusion import ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels

@@ -70,8 +70,8 @@ def test_a_funnel_is_exact() -> None:
 
 def test_weights_of_its_own_draws_average_to_the_mass_in_ten_dimensions() -> None:
     """Importance weights from draws to another density that integrates to 1: by z-score."""
-    head = shaken(AutoregressiveMixture(10, 0, 3, hidden=20), 0.1)
-    other = torch.distributions.Normal(torch.zeros(10).double(), 0.5)
+    head = shaken(AutoregressiveMixture(10, 0, 8, hidden=20), 0.1)
+    other = torch.distributions.Normal(torch.zeros(10).double(), 0.8)
     with torch.no_grad():
         law = head(torch.zeros(40_000, 0).double(), None, None)
         x = law.sample()

@@ -32,6 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "replay optimisation check_flow check_mass builders",
         "training",
         "sampler checks",
+        "euclidean_kernels",
         "euclidean",
         "api",
     )

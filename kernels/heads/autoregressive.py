@@ -185,7 +185,7 @@ class AutoregressiveMixture(Head):
         self._start(lower)
 
     def _start(self, tril: Tensor) -> None:
-        """Regress each coordinate on those before it; spread the components evenly."""
+        """Regress each coordinate on those before it; spread the components, two of them wide for tails."""
         dim, scale = self.base.dim, tril.diagonal()
         if tril.shape != (dim, dim) or not bool((scale > 0).all()):
             raise InvalidInput(f"tril must be [{dim}, {dim}] with a positive diagonal.")
@@ -195,11 +195,14 @@ class AutoregressiveMixture(Head):
         self.log_slope = nn.Parameter(torch.zeros_like(tril))
         zero_init(self.out)
         with torch.no_grad():
-            _, log_scale, (_, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)))
+            _, log_scale, (logit, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)))
             log_scale.copy_(scale.log())
-            if self.components > 1:
-                centre.copy_(torch.linspace(-1.5, 1.5, self.components) + 0.1 * torch.randn(centre.shape))
-                log_width.fill_(-math.log(2.0))
+            even = self.components - 2
+            if even > 1:
+                centre[:, :even] = torch.linspace(-1.5, 1.5, even) + 0.1 * torch.randn(dim, even)
+                log_width[:, :even] = -math.log(2.0)
+                log_width[:, even:] = torch.tensor([2.0, 4.0]).log()
+                logit[:, even:] = -2.0
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
