@@ -18,7 +18,8 @@ from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, trajectory_balance
-from ctsgfn.sampler import Sampler, read_recipe
+from ctsgfn.sampler import Sampler
+from ctsgfn.sampler_files import read_recipe
 from ctsgfn.seeding import seeded
 from ctsgfn.space import Space
 from ctsgfn.target import Target, as_target

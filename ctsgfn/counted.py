@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ctsgfn.coordinates import Coordinates
+from ctsgfn.measures import Lebesgue
 from ctsgfn.target import HasScore, Target
 
 
@@ -15,17 +17,28 @@ class CountedTarget:
 
     Only for points that the library proposes itself (dispersed starts, trial moves), which may be absurd
     and are then never accepted; points that enter a result go through ``evaluate``.
+
+    Args:
+        target: the target; where a change of coordinates leads to a half-line, points that overflow to its
+            edge are -inf without asking it.
     """
 
     def __init__(self, target: Target[Tensor]) -> None:
         self.target, self.density_calls, self.gradient_calls = target, 0, 0
+        self._way = Coordinates(target)
+        measure = self._way.original.measure
+        self._edges: Lebesgue | None = None
+        if self._way.changes and isinstance(measure, Lebesgue) and measure != Lebesgue(measure.dim):
+            self._edges = measure
 
     def value(self, x: Tensor) -> Tensor:
         """Log-density [B]: points of the warm-up's own making may be absurd, and are then rejected."""
         self.density_calls += len(x)
+        inside, x = self._within(x)
         with torch.no_grad():
             value = self.target.log_density(x)
-        return torch.where(torch.isfinite(value), value, -math.inf).to(x.dtype)
+        good = torch.isfinite(value) if inside is None else torch.isfinite(value) & inside
+        return torch.where(good, value, -math.inf).to(x.dtype)
 
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density [B] and gradient [B, d]."""
@@ -36,10 +49,20 @@ class CountedTarget:
             if len(rows):
                 slope[rows] = self.target.score(x[rows]).to(x.dtype)
             return value, slope
+        inside, x = self._within(x)
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             value = self.target.log_density(leaf)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         value = value.detach()
         good = torch.isfinite(value) & torch.isfinite(slope).all(-1)
+        good = good if inside is None else good & inside
         return torch.where(good, value, -math.inf).to(x.dtype), torch.where(good[:, None], slope, 0.0)
+
+    def _within(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Which rows [B] stay off the edges (None where there are none), and the points with 0 elsewhere."""
+        if self._edges is None:
+            return None, x
+        y = self._way.decode(x)
+        inside = ((y > self._edges.low) & (y < self._edges.high)).all(-1)
+        return inside, torch.where(inside[:, None], x, 0.0)

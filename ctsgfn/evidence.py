@@ -47,6 +47,7 @@ class Evidence:
     upper_bound: float | None = None  # EUBO
     upper_bound_stderr: float | None = None
     reasons: tuple[str, ...] = ()  # why not to trust log_z
+    method: str = "importance-weighted"
 
     @property
     def reliable(self) -> bool:
@@ -69,7 +70,7 @@ class Evidence:
 
     def __str__(self) -> str:
         rows = [
-            ("log Z", f"{self.log_z:.4f} +- {self.stderr:.4f}", "importance-weighted"),
+            ("log Z", f"{self.log_z:.4f} +- {self.stderr:.4f}", self.method),
             ("lower bound", f"{self.lower_bound:.4f} +- {self.lower_bound_stderr:.4f}", "ELBO"),
         ]
         if self.upper_bound is not None:

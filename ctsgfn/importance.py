@@ -13,7 +13,9 @@ from torch import Tensor
 from ctsgfn.balance import Wanted, balance, pieces
 from ctsgfn.coordinates import Coordinates
 from ctsgfn.errors import InvalidInput, whole
+from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.psis import psis, systematic
 from ctsgfn.states import S, X
 from ctsgfn.target import Target
 from ctsgfn.trajectories import Trajectories, arrivals, backtrack, rollout
@@ -71,6 +73,29 @@ class Importance(Generic[S, X]):
     def weigh_backwards(self, x: X) -> Tensor:
         """Log-weights [B] of one backward trajectory from each point."""
         return self.weigh_ends(self.encode(x))
+
+    def judge(self, log_weight: Tensor) -> Evidence:
+        """What log-weights [N] of the flow's draws say about log Z and about themselves."""
+        measure = str(self.coordinates.original.measure)
+        return estimate_evidence(log_weight, learned_log_z=self.gfn.log_z.item(), measure=measure)
+
+    def resample(self, n: int, pool: int | None = None) -> tuple[X, Tensor, Evidence]:
+        """Draw n points of the target from a pool of weighted draws, with their log-weights [n].
+
+        Args:
+            n: number of points.
+            pool: number of weighted draws, by default twice n and at least 4096.
+
+        Returns:
+            Points, log-weights, and what the weights of the pool are worth.
+        """
+        whole("n", n)
+        size = max(2 * n, 4096) if pool is None else pool
+        whole("pool", size, least=2)
+        points: Any
+        points, log_weight = self.weigh(size)
+        rows = systematic(psis(log_weight).log_weight, n)
+        return points[rows], log_weight[rows], self.judge(log_weight)
 
     def encode(self, x: X) -> Any:
         """The user's points in the flow's own coordinates, dtype and device."""

@@ -90,3 +90,23 @@ def value_and_score(target: Target[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
             )
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), slope
+
+
+def differentiable(target: Target[Tensor], x: Tensor) -> bool:
+    """Whether a target has a score, of its own or by autograd, as seen at points [B, d].
+
+    Example:
+        >>> from ctsgfn.measures import Lebesgue
+        >>> from ctsgfn.target import as_target
+        >>> steps = as_target(lambda x: -x.floor().abs().sum(-1).detach(), Lebesgue(1))
+        >>> differentiable(steps, torch.zeros(1, 1))
+        False
+    """
+    if isinstance(target, HasScore):
+        return True
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        value = target.log_density(leaf)
+        return (
+            value.requires_grad and torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] is not None
+        )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from torch import Tensor
 
-from ctsgfn.checkpoints import load_checkpoint, restore, save_checkpoint
-from ctsgfn.errors import BadCheckpoint, whole
+from ctsgfn.chains import move_on
+from ctsgfn.errors import whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.history import History
 from ctsgfn.importance import Importance
-from ctsgfn.psis import psis, systematic
+from ctsgfn.psis import psis
+from ctsgfn.refine import Refined, refine, require_line
+from ctsgfn.sampler_files import read_sampler, write_sampler
 from ctsgfn.seeding import seeded
 from ctsgfn.states import S, X
 from ctsgfn.summary import Summary, summarise
@@ -24,6 +26,9 @@ from ctsgfn.training import require_same_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+GUIDES = 256
+"""Draws that set step sizes and directions for chains, and are not returned."""
 
 
 @dataclass
@@ -117,7 +122,34 @@ class Sampler(Generic[S, X]):
         """
         x, _, evidence = self._resampled(n, pool, seed)
         evidence.warn_unless_reliable("the posterior draws are")
-        return self._named(x)
+        return self.named(x)
+
+    def mcmc(self, n: int, *, steps: int = 20, pool: int | None = None, seed: int | None = None) -> X:
+        """Resample n points, and move each by a few exact steps of Markov chains (``chains.move_on``).
+
+        Copies part, and the inside of a mode is mended; how much mass a mode has stays as the weights say.
+
+        Raises:
+            InvalidInput: for targets that are not on R^d or on a half-line.
+
+        Warns:
+            UnreliableEstimate: see ``resample``.
+        """
+        require_line(self.gfn)
+        whole("n", n)
+        whole("steps", steps)
+        x, _, evidence = self._resampled(n + GUIDES, pool, seed)
+        evidence.warn_unless_reliable("the draws that the chains start from are")
+        z = self._importance.encode(x)
+        with seeded(seed):
+            moved = move_on(self.target, z[:n], z[n:], steps)
+        return self._importance.coordinates.decode(moved)
+
+    def named(self, x: Any) -> dict[str, Tensor]:
+        """Points by name, as ``posterior`` returns them: constrained sites, or ``{"x": points}``."""
+        if isinstance(self._original, HasConstrain):
+            return self._original.constrain(x)
+        return {"x": x} if isinstance(x, Tensor) else x.tensors()
 
     # ---------------------------------------------------------------- densities and evidence
     def log_prob(self, x: X, n: int = 64, *, seed: int | None = None) -> Tensor:
@@ -152,6 +184,8 @@ class Sampler(Generic[S, X]):
     ) -> Evidence:
         """Estimate log Z from n weighted trajectories, with bounds and diagnostics.
 
+        ``refine`` goes on to an error of your choice.
+
         Args:
             n: trajectories.
             samples: exact samples of the target, for the upper bound; a target that can draw its own
@@ -182,6 +216,25 @@ class Sampler(Generic[S, X]):
         result.warn_unless_reliable("the evidence is")
         return result
 
+    def refine(
+        self, error: float = 0.05, *, calls: int = 5_000_000, particles: int = 1000, seed: int | None = None
+    ) -> Refined:
+        """Estimate log Z to a stated error by annealing the sampler's draws to the target.
+
+        For where ``evidence`` is not reliable, or not precise enough; how, and the arguments: see
+        ``refine.refine``.
+
+        Raises:
+            InvalidInput: for targets that are not on R^d or on a half-line.
+
+        Warns:
+            UnreliableEstimate: when the runs do not agree, or the error was not reached.
+        """
+        with seeded(seed):
+            result = refine(self._importance, error=error, calls=calls, particles=particles)
+        result.evidence.warn_unless_reliable("the refined evidence is")
+        return result
+
     def log_evidence(self, n: int = 4096, *, seed: int | None = None) -> Tensor:
         """Importance-weighted estimate of log Z, 0-d; ``evidence`` says how far to trust it."""
         return self._weigh(n, seed)[1].logsumexp(0) - math.log(n)
@@ -195,9 +248,9 @@ class Sampler(Generic[S, X]):
         """
         whole("n", n, least=2)
         x, log_weight = self._weigh(n, seed)
-        evidence = self._judge(log_weight)
+        evidence = self._importance.judge(log_weight)
         evidence.warn_unless_reliable("the summary is")
-        return summarise(self._named(x), psis(log_weight).log_weight, evidence, self.notes)
+        return summarise(self.named(x), psis(log_weight).log_weight, evidence, self.notes)
 
     def plot(self, n: int = 4096, *, seed: int | None = None) -> Figure:
         """Figure of n resampled draws: density, scatter over the log-density, or pairs of coordinates."""
@@ -205,7 +258,7 @@ class Sampler(Generic[S, X]):
 
         x, _, evidence = self._resampled(n, None, seed)
         evidence.warn_unless_reliable("the draws in the figure are")
-        return plot_draws(self._named(x), self._original)
+        return plot_draws(self.named(x), self._original)
 
     def to_arviz(self, n: int = 4096, *, pool: int | None = None, seed: int | None = None) -> Any:
         """Return resampled draws as an ArviZ container (one chain), with ``lp`` and ``log_weight``.
@@ -218,23 +271,13 @@ class Sampler(Generic[S, X]):
         x, log_weight, evidence = self._resampled(n, pool, seed)
         evidence.warn_unless_reliable("the exported draws are")
         return to_arviz(
-            self._named(x), {"lp": self._original.log_density(x), "log_weight": log_weight}, evidence
+            self.named(x), {"lp": self._original.log_density(x), "log_weight": log_weight}, evidence
         )
 
     # ---------------------------------------------------------------- files
     def save(self, path: str | Path) -> None:
         """Write the flow's parameters, and the recipe if there is one."""
-        save_checkpoint(
-            path,
-            {
-                "kind": "sampler",
-                "space": self.gfn.space.name,
-                "measure": str(self.gfn.space.points),
-                "recipe": self.recipe,
-                "notes": list(self.notes),
-                "gfn": self.gfn.state_dict(),
-            },
-        )
+        write_sampler(path, self.gfn, self.recipe, self.notes)
 
     @classmethod
     def load(cls, path: str | Path, target: Target[Any], gfn: GFlowNet[S]) -> Sampler[S, X]:
@@ -243,56 +286,14 @@ class Sampler(Generic[S, X]):
         Raises:
             BadCheckpoint: when the file is no sampler, is cut short, or belongs to another model.
         """
-        saved = _read(path)
-        if saved["space"] != gfn.space.name or saved["measure"] != str(gfn.space.points):
-            raise BadCheckpoint(
-                f"{path} belongs to {saved['space']} with points in {saved['measure']}, not to "
-                f"{gfn.space.name} with {gfn.space.points}: build the flow on the space it was saved with."
-            )
-        restore(gfn, saved["gfn"], path)
-        return cls(gfn, target, recipe=saved["recipe"], notes=tuple(saved["notes"]))
+        recipe, notes = read_sampler(path, gfn)
+        return cls(gfn, target, recipe=recipe, notes=notes)
 
     # ---------------------------------------------------------------- inside
+    def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
+        with seeded(seed):
+            return self._importance.resample(n, pool)
+
     def _weigh(self, n: int, seed: int | None) -> tuple[X, Tensor]:
         with seeded(seed):
             return self._importance.weigh(n)
-
-    def _judge(self, log_weight: Tensor) -> Evidence:
-        return estimate_evidence(
-            log_weight, learned_log_z=self.gfn.log_z.item(), measure=str(self._original.measure)
-        )
-
-    def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
-        """Resampled points, their log-weights, and what the weights of their pool are worth."""
-        whole("n", n)
-        size = max(2 * n, 4096) if pool is None else pool
-        whole("pool", size, least=2)
-        with seeded(seed):
-            points: Any
-            points, log_weight = self._importance.weigh(size)
-            rows = systematic(psis(log_weight).log_weight, n)
-        return points[rows], log_weight[rows], self._judge(log_weight)
-
-    def _named(self, x: Any) -> dict[str, Tensor]:
-        if isinstance(self._original, HasConstrain):
-            return self._original.constrain(x)
-        return {"x": x} if isinstance(x, Tensor) else x.tensors()
-
-
-def read_recipe(path: str | Path) -> dict[str, Any] | None:
-    """How the flow in a saved sampler was built, or None where it was saved without saying.
-
-    Raises:
-        BadCheckpoint: when the file is no sampler or is cut short.
-    """
-    recipe: dict[str, Any] | None = _read(path)["recipe"]
-    return recipe
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    saved = load_checkpoint(path)
-    if saved.get("kind") != "sampler":
-        raise BadCheckpoint(
-            f"{path} is a checkpoint of kind {saved.get('kind')!r}: pass one that Sampler.save wrote."
-        )
-    return saved

@@ -18,7 +18,8 @@ from ctsgfn.coordinate_walk import walk
 from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
-from ctsgfn.target import HasScore, Target, evaluate, without_floor
+from ctsgfn.mala import differentiable
+from ctsgfn.target import Target, evaluate, without_floor
 
 _WIDEST = 1e12
 """Particles spread wider than this have run away."""
@@ -70,8 +71,8 @@ def warm_up(
     if not bool(torch.isfinite(value).any()):
         evaluate(target, start)  # raises, naming the first point
         raise NonFinite("no start of the warm-up has a finite log-density: check the target near 0.")
-    differentiable = _differentiable(target, start[torch.isfinite(value)][:1])
-    if differentiable:
+    gradient = differentiable(target, start[torch.isfinite(value)][:1])
+    if gradient:
         fits = fit_gaussians(counted, start[torch.isfinite(value)])
     else:
         broad = torch.tensor([1.0, 10.0, 100.0], dtype=like.dtype, device=like.device)
@@ -79,7 +80,7 @@ def warm_up(
         fits = GaussianFits(
             like.new_zeros(3, dim), broad[:, None, None] * eye, like.new_full((3,), -math.log(3.0))
         )
-    points, log_z = anneal(counted, fits, particles, differentiable)
+    points, log_z = anneal(counted, fits, particles, gradient)
     spread = points.std(0)
     if not bool(((spread > 0) & (spread < _WIDEST)).all()):
         raise InvalidInput(
@@ -90,7 +91,7 @@ def warm_up(
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
     calls = counted.density_calls, counted.gradient_calls
-    return WarmUp(points, location, cholesky(covariance), fits, log_z, *calls, differentiable)
+    return WarmUp(points, location, cholesky(covariance), fits, log_z, *calls, gradient)
 
 
 SNAPSHOTS = 4
@@ -118,14 +119,3 @@ def walk_on(target: Target[Tensor], start: WarmUp) -> WarmUp:
         scale_tril=cholesky(covariance),
         density_calls=start.density_calls + counted.density_calls,
     )
-
-
-def _differentiable(target: Target[Tensor], x: Tensor) -> bool:
-    if isinstance(target, HasScore):
-        return True
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        value = target.log_density(leaf)
-        return (
-            value.requires_grad and torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] is not None
-        )

@@ -28,7 +28,8 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.diffusion import diffusion
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.measures import Counting, Lebesgue, Measure
-from ctsgfn.sampler import Sampler, read_recipe
+from ctsgfn.sampler import Sampler
+from ctsgfn.sampler_files import read_recipe
 from ctsgfn.seeding import seeded
 from ctsgfn.target import Target, as_target, transformed
 
