@@ -3,6 +3,7 @@
 from ctsgfn import behaviours, diagnostics, errors, measures, objectives
 from ctsgfn.api import fit, load
 from ctsgfn.balance import Balance
+from ctsgfn.bayes_factor import BayesFactor, bayes_factor
 from ctsgfn.checks import check
 from ctsgfn.evidence import Evidence
 from ctsgfn.from_pyro import from_pyro
@@ -24,6 +25,7 @@ __all__ = [
     "Atom",
     "Balance",
     "Batch",
+    "BayesFactor",
     "Branch",
     "Counting",
     "Evidence",
@@ -40,6 +42,7 @@ __all__ = [
     "Sum",
     "Target",
     "as_target",
+    "bayes_factor",
     "behaviours",
     "check",
     "diagnostics",

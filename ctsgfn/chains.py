@@ -14,6 +14,9 @@ from torch import Tensor
 from ctsgfn.bridge import GOAL, Bridge, Scale
 from ctsgfn.target import Target
 
+GUIDES = 256
+"""Draws that set scales, step sizes and directions, and are not returned."""
+
 _ADAPTING = 20
 """Moves of the guides, in which the step size is found."""
 

@@ -61,6 +61,37 @@ def plot_history(history: Mapping[str, Any]) -> Figure:
     return fig
 
 
+def plot_predictive(draws: Mapping[str, Tensor], observed: Mapping[str, Tensor], lines: int = 50) -> Figure:
+    """Empirical distribution functions of the data over those of single draws, a panel for each site.
+
+    Args:
+        draws: by site, [n, ..]; the first ``lines`` of them are drawn.
+        observed: by site, [..].
+        lines: draws in a panel.
+
+    Example:
+        >>> fig = plot_predictive({"y": torch.randn(20, 8)}, {"y": torch.randn(8)})
+        >>> len(fig.axes), len(fig.axes[0].lines)
+        (1, 21)
+    """
+    fig = figure(4.2 * min(3, len(draws)), 3.2 * math.ceil(len(draws) / 3))
+    panels = fig.subplots(math.ceil(len(draws) / 3), min(3, len(draws)), squeeze=False).flatten()
+    for ax, (site, made) in zip(panels, draws.items(), strict=False):
+        for k, row in enumerate([*made[:lines].detach().cpu(), observed[site].detach().cpu()]):
+            y = row.double().flatten().sort().values
+            data = k == len(made[:lines])
+            height = (torch.arange(len(y), dtype=y.dtype) + 1) / len(y)
+            style = {"color": ACCENT, "lw": 1.8, "label": "data"} if data else {"color": INK, "lw": 0.4}
+            if k == 0:
+                style["label"] = "draws of the model"
+            ax.step(y.numpy(), height.numpy(), where="post", alpha=1.0 if data else 0.5, **style)
+        ax.set(xlabel=site, ylabel="share of the values up to", ylim=(0, 1.02))
+    panels[0].legend(frameon=False, fontsize="small")
+    for ax in panels[len(draws) :]:
+        ax.set_axis_off()
+    return fig
+
+
 Density = Callable[[Tensor], Tensor]
 PANELS = 5
 """Most coordinates of a figure of pairs."""

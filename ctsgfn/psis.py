@@ -19,6 +19,9 @@ from ctsgfn.errors import InvalidInput
 _SHORTEST_TAIL = 5
 """Fewest weights that a tail is fitted to."""
 
+_EVEN = 1e-3
+"""A tail whose logarithms reach no further has no shape but that of rounding."""
+
 
 @dataclass(frozen=True)
 class Smoothed:
@@ -159,8 +162,9 @@ def psis(log_weight: Tensor) -> Smoothed:
         cutoff = w[order[-tail - 1]].clamp(min=floor)
         inside = order[-tail:]
         inside = inside[w[inside] > cutoff]
-        k = -math.inf if float(w[order[-1]] - cutoff) <= 0 else math.inf
-        if len(inside) >= _SHORTEST_TAIL:
+        even = float(w[order[-1]] - cutoff) <= _EVEN
+        k = -math.inf if even else math.inf
+        if len(inside) >= _SHORTEST_TAIL and not even:
             k, sigma = generalised_pareto(w[inside].exp() - cutoff.exp())
             w = w.index_copy(0, inside, _order_statistics(k, sigma, cutoff, len(inside)))
     return Smoothed(w - w.logsumexp(0), k)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from torch import Tensor
 
-from ctsgfn.chains import move_on
+from ctsgfn.chains import GUIDES, move_on
 from ctsgfn.errors import whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.history import History
 from ctsgfn.importance import Importance
+from ctsgfn.predictive import Predicted, predict, require_model
 from ctsgfn.psis import psis
 from ctsgfn.refine import Refined, refine, require_line
 from ctsgfn.sampler_files import read_sampler, write_sampler
@@ -26,9 +27,6 @@ from ctsgfn.training import require_same_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-GUIDES = 256
-"""Draws that set step sizes and directions for chains, and are not returned."""
 
 
 @dataclass
@@ -107,22 +105,15 @@ class Sampler(Generic[S, X]):
         Warns:
             UnreliableEstimate: when the weights of the pool cannot be trusted.
         """
-        x, _, evidence = self._resampled(n, pool, seed)
-        evidence.warn_unless_reliable("the resampled draws are")
-        return x
+        return self._resampled(n, pool, seed, "the resampled draws are")[0]
 
     def posterior(self, n: int, *, pool: int | None = None, seed: int | None = None) -> dict[str, Tensor]:
-        """Return n importance-resampled draws by name, with a leading axis of length n.
-
-        For a probabilistic program: the constrained value of each site, ready for
-        ``pyro.infer.Predictive``. For any other target: ``{"x": points}``.
+        """Return n resampled draws by name: the constrained sites of a program, else ``{"x": points}``.
 
         Warns:
             UnreliableEstimate: see ``resample``.
         """
-        x, _, evidence = self._resampled(n, pool, seed)
-        evidence.warn_unless_reliable("the posterior draws are")
-        return self.named(x)
+        return self.named(self._resampled(n, pool, seed, "the posterior draws are")[0])
 
     def mcmc(self, n: int, *, steps: int = 20, pool: int | None = None, seed: int | None = None) -> X:
         """Resample n points, and move each by a few exact steps of Markov chains (``chains.move_on``).
@@ -131,19 +122,27 @@ class Sampler(Generic[S, X]):
 
         Raises:
             InvalidInput: for targets that are not on R^d or on a half-line.
-
-        Warns:
-            UnreliableEstimate: see ``resample``.
         """
         require_line(self.gfn)
         whole("n", n)
         whole("steps", steps)
-        x, _, evidence = self._resampled(n + GUIDES, pool, seed)
-        evidence.warn_unless_reliable("the draws that the chains start from are")
-        z = self._importance.encode(x)
+        x = self._resampled(n + GUIDES, pool, seed, "the draws that the chains start from are")[0]
+        z, guides = self._importance.encode(x).split([n, GUIDES])
         with seeded(seed):
-            moved = move_on(self.target, z[:n], z[n:], steps)
-        return self._importance.coordinates.decode(moved)
+            return self._importance.coordinates.decode(move_on(self.target, z, guides, steps))
+
+    def predictive(self, n: int = 1000, *, pool: int | None = None, seed: int | None = None) -> Predicted:
+        """Draw n data sets from a Pyro model at posterior draws, to set beside its data.
+
+        ``print`` it for p-values, ``.plot()`` it, or take the draws of a site with ``[name]``.
+
+        Raises:
+            InvalidInput: when the target is not what ``from_pyro`` makes, or observes nothing.
+        """
+        require_model(self._original)
+        posterior = self.named(self._resampled(n, pool, seed, "the predictive draws are")[0])
+        with seeded(seed):
+            return predict(self._original, posterior)
 
     def named(self, x: Any) -> dict[str, Tensor]:
         """Points by name, as ``posterior`` returns them: constrained sites, or ``{"x": points}``."""
@@ -191,7 +190,7 @@ class Sampler(Generic[S, X]):
             samples: exact samples of the target, for the upper bound; a target that can draw its own
                 does so.
             seed: see ``sample``.
-            min_ess: see ``estimate_evidence``, as for the other thresholds.
+            min_ess: see ``estimate_evidence``, as for max_pareto_k and max_gap.
             max_pareto_k: see there.
             max_gap: see there.
 
@@ -256,8 +255,7 @@ class Sampler(Generic[S, X]):
         """Figure of n resampled draws: density, scatter over the log-density, or pairs of coordinates."""
         from ctsgfn.plots import plot_draws
 
-        x, _, evidence = self._resampled(n, None, seed)
-        evidence.warn_unless_reliable("the draws in the figure are")
+        x = self._resampled(n, None, seed, "the draws in the figure are")[0]
         return plot_draws(self.named(x), self._original)
 
     def to_arviz(self, n: int = 4096, *, pool: int | None = None, seed: int | None = None) -> Any:
@@ -268,8 +266,7 @@ class Sampler(Generic[S, X]):
         """
         from ctsgfn.arviz_export import to_arviz
 
-        x, log_weight, evidence = self._resampled(n, pool, seed)
-        evidence.warn_unless_reliable("the exported draws are")
+        x, log_weight, evidence = self._resampled(n, pool, seed, "the exported draws are")
         return to_arviz(
             self.named(x), {"lp": self._original.log_density(x), "log_weight": log_weight}, evidence
         )
@@ -290,9 +287,12 @@ class Sampler(Generic[S, X]):
         return cls(gfn, target, recipe=recipe, notes=notes)
 
     # ---------------------------------------------------------------- inside
-    def _resampled(self, n: int, pool: int | None, seed: int | None) -> tuple[X, Tensor, Evidence]:
+    def _resampled(self, n: int, pool: int | None, seed: int | None, what: str) -> tuple[X, Tensor, Evidence]:
+        """Resampled points with their log-weights and what they are worth; warns about ``what``."""
         with seeded(seed):
-            return self._importance.resample(n, pool)
+            x, log_weight, evidence = self._importance.resample(n, pool)
+        evidence.warn_unless_reliable(what, stacklevel=4)
+        return x, log_weight, evidence
 
     def _weigh(self, n: int, seed: int | None) -> tuple[X, Tensor]:
         with seeded(seed):

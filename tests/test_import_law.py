@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "reference target summary arviz_export pyro_runs",
         "law coordinates",
         "kernel space counted mala plots pyro_target from_stan quadrature",
-        "gflownet trajectories diffuse gaussian_fits from_pyro likelihood coordinate_walk",
+        "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
         "balance annealing exact extreme probing",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance warmup history sampler_files",
@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "smc chains",
         "refine",
         "sampler checks",
-        "euclidean_kernels",
+        "euclidean_kernels bayes_factor",
         "euclidean",
         "api",
     )
