@@ -241,7 +241,7 @@ DEFEATING = {
     "Cauchy tails": Entry(heavy),
     "no integral": Entry(endless),
 }
-"""On these a warning or a refusal is asked for, not an answer.
+"""On these a warning or a refusal is asked for, where there is no right answer.
 
 The thinnest needle is beyond what evaluations at points can see: 20,000 draws of the broad half come
 near enough to feel it with probability 0.03. It stands here to show that a silent result is no proof.

@@ -124,7 +124,9 @@ def test_what_falls_short_is_named(panel: ModuleType) -> None:
     assert panel.short(good) == []
     bad = {**good, "error": -0.06, "ess": 0.2, "modes": [8, 9], "cpu_seconds": 121.0}
     assert panel.short(bad) == ["log Z", "ESS", "modes", "CPU seconds"]
-    assert panel.short({**good, "target": "needle 0.01"}) == ["no warning"]
+    wrong = {**good, "target": "needle 0.01", "error": -0.7, "stderr": 1e-3}
+    assert panel.short(wrong) == ["silent error"]
+    assert panel.short({**wrong, "warned": ["not reliable"]}) == []
     assert panel.short({"target": "no integral", "warned": [], "refused": "no finite integral"}) == []
 
 
