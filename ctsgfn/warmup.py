@@ -97,8 +97,8 @@ def warm_up(
 SNAPSHOTS = 4
 """Points per particle after ``walk_on``: they stand one after another."""
 
-_CALLS = 3_000_000
-"""Density calls that ``walk_on`` may make; up to 37 dimensions it needs fewer."""
+_CALLS = 6_000_000
+"""Density calls that ``walk_on`` may make; up to 75 dimensions it needs fewer."""
 
 
 def walk_on(target: Target[Tensor], start: WarmUp) -> WarmUp:

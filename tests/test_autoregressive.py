@@ -58,11 +58,11 @@ def test_it_starts_as_the_normal_it_is_given() -> None:
 
 
 def test_a_funnel_is_exact() -> None:
-    r"""With :math:`\log \sigma_i = a_1 / 2` the density is the funnel's wherever the neck is within 4."""
+    r"""With :math:`\log \sigma_i = a_1 / 2` the density is the funnel's wherever the neck is within 8."""
     head = AutoregressiveMixture(4, 0, 1).double()
     with torch.no_grad():
         head.log_slope[1:, 0] = 0.5
-        neck = torch.randn(500, 1, dtype=torch.float64).clamp(-4, 4)
+        neck = (4 * torch.randn(500, 1, dtype=torch.float64)).clamp(-8, 8)
         x = torch.cat([neck, (0.5 * neck).exp() * torch.randn(500, 3, dtype=torch.float64)], -1)
         exponent = neck[:, 0].square() + 3 * neck[:, 0] + x[:, 1:].square().sum(-1) * (-neck[:, 0]).exp()
         torch.testing.assert_close(scored(head, x), -0.5 * exponent - 2 * math.log(2 * math.pi))

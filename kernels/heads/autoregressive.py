@@ -33,21 +33,20 @@ from ctsgfn.networks import zero_init
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
-_EDGE = 4.0
+_EDGE = 8.0
 """Coordinates enter scales and networks as they are up to here, and by their logarithm beyond."""
 
 
 def tamed(a: Tensor) -> Tensor:
-    """The identity up to 4, and logarithmic growth beyond, smooth to first order.
+    """The identity up to 8, and logarithmic growth beyond, smooth to first order.
 
     A log-scale that were linear everywhere could drive itself out of all bounds, coordinate by coordinate.
 
     Example:
-        >>> [round(v, 4) for v in tamed(torch.tensor([-4.0, 1.0, 1003.0])).tolist()]
-        [-4.0, 1.0, 10.9078]
+        >>> [round(v, 4) for v in tamed(torch.tensor([-8.0, 1.0, 1007.0])).tolist()]
+        [-8.0, 1.0, 14.9078]
     """
-    beyond = (a.abs() - _EDGE).clamp(min=0.0)
-    return a.clamp(-_EDGE, _EDGE) + a.sign() * beyond.log1p()
+    return a.clamp(-_EDGE, _EDGE) + a.sign() * (a.abs() - _EDGE).clamp(min=0.0).log1p()
 
 
 class MaskedLinear(nn.Linear):
@@ -185,7 +184,7 @@ class AutoregressiveMixture(Head):
         self._start(lower)
 
     def _start(self, tril: Tensor) -> None:
-        """Regress each coordinate on those before it; spread the components, two of them wide for tails."""
+        """Regress each coordinate on those before it; spread the components evenly."""
         dim, scale = self.base.dim, tril.diagonal()
         if tril.shape != (dim, dim) or not bool((scale > 0).all()):
             raise InvalidInput(f"tril must be [{dim}, {dim}] with a positive diagonal.")
@@ -195,14 +194,11 @@ class AutoregressiveMixture(Head):
         self.log_slope = nn.Parameter(torch.zeros_like(tril))
         zero_init(self.out)
         with torch.no_grad():
-            _, log_scale, (logit, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)))
+            _, log_scale, (_, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)))
             log_scale.copy_(scale.log())
-            even = self.components - 2
-            if even > 1:
-                centre[:, :even] = torch.linspace(-1.5, 1.5, even) + 0.1 * torch.randn(dim, even)
-                log_width[:, :even] = -math.log(2.0)
-                log_width[:, even:] = torch.tensor([2.0, 4.0]).log()
-                logit[:, even:] = -2.0
+            if self.components > 1:
+                centre.copy_(torch.linspace(-1.5, 1.5, self.components) + 0.1 * torch.randn(centre.shape))
+                log_width.fill_(-math.log(2.0))
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
