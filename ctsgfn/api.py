@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, walk_back
+from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
@@ -38,6 +40,8 @@ def fit(
     objective: Objective | Callable[[Balance], Tensor] = trajectory_balance,
     behaviour: Behaviour | None = None,
     steps: int | None = None,
+    budget: float | str | None = None,
+    gap: float | None = 0.0005,
     batch_size: int = 300,
     lr: float | None = None,
     lr_log_z: float = 1e-1,
@@ -72,7 +76,12 @@ def fit(
             (diffusion steps alone).
         objective: what is minimised.
         behaviour: who draws the trajectories; by default suited to the space.
-        steps: updates of a training run; by default 1000.
+        steps: updates of a training run; by default 1000, or as many as the budget lets.
+        budget: time for all of the fit, such as "90s", "2min", "1h" or a number of seconds. Training ends
+            with it, its rates having fallen as the time went; on R^d each kernel that is tried gets a share
+            of what is left, and the one that is kept the rest. Runs of one seed then differ.
+        gap: on R^d (with the default behaviour) a training run ends early when its bounds on log Z have
+            been this near to each other, in nats, over 100 steps; None for never.
         batch_size: trajectories per update.
         lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
@@ -115,10 +124,13 @@ def fit(
     name = "own" if space is not None or gfn is not None else choose(target.measure)
     if lr is None:
         lr = 1e-2 if name in ("cube", "hypergrid") else 3e-3
-    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint)
+    limit = None if budget is None else Budget(seconds(budget))
+    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint, limit)
     with seeded(seed):
         if name == "diffusion":
             settings = Euclidean(kernel, slices, hidden, layers, langevin, kind)
+            if behaviour is None and not training.pathwise:
+                training = replace(training, gap=gap)
             return fit_euclidean(target, like, settings, training, behaviour)
         if kernel != "auto":
             raise InvalidInput(

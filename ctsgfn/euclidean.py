@@ -26,7 +26,7 @@ from ctsgfn.penalties import huber
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, evaluate
 from ctsgfn.training import Training
-from ctsgfn.warmup import WarmUp, walk_on, warm_up
+from ctsgfn.warmup import walk_on, warm_up
 
 USABLE = (0.7, 1.0)
 """Least ESS and largest Pareto k of a kernel that serves; at 1 the weights have no mean."""
@@ -75,16 +75,20 @@ def fit_euclidean(
     evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
     start = warm_up(line, dim, like=like)
 
-    def stage(name: str) -> tuple[Sampler[Any, Tensor], Evidence]:
-        return _stage(name, target, start, like, settings, training, behaviour)
+    ladder = LADDER if kernel == "auto" else LADDER[1:2]
+
+    def stage(name: str, later: int) -> tuple[Sampler[Any, Tensor], Evidence]:
+        part = replace(training, stages=1 + later)
+        fresh = started(name, target, start, like, settings, training.reads_flow)
+        return _trained(name, fresh, encoded(fresh, start), part, behaviour)
 
     if kernel == "autoregressive":
         start = walk_on(line, start)
     if kernel not in ("auto", "mixture"):
-        return stage(kernel)[0]
-    sampler, judged = stage("mixture")
+        return stage(kernel, 0)[0]
+    sampler, judged = stage("mixture", 1 + len(ladder))
     notes = [f"{SAID['mixture']}: {_said(judged)}"]
-    for name, *enough in LADDER if kernel == "auto" else LADDER[1:2]:
+    for later, (name, *enough) in zip(range(len(ladder), 0, -1), ladder, strict=True):
         short = _short(judged, *enough)
         if not short:
             break
@@ -96,29 +100,30 @@ def fit_euclidean(
             notes = [f"{SAID['mixture']}: {_said(judged)}"]
         notes[-1] += f", not enough ({short})"
         training.say(f"{notes[-1]}; trying {SAID[name]}.")
-        richer, again = stage(name)
+        richer, again = stage(name, later)
         better = _better(again, judged)
         notes.append(f"{SAID[name]}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
         if better:
             sampler, judged = richer, again
+    if training.budget is not None and training.steps is None:
+        sampler, judged = _trained("rest", sampler, encoded(sampler, start), training, behaviour)
+        notes.append(f"trained on for what was left of the budget: {_said(judged)}")
     sampler.notes = tuple(f"{note}." for note in notes)
     return sampler
 
 
-def _stage(
+def _trained(
     name: str,
-    target: Target[Tensor],
-    start: WarmUp,
-    like: Tensor,
-    settings: Euclidean,
+    sampler: Sampler[Any, Tensor],
+    z: Tensor,
     training: Training,
     behaviour: Behaviour | None,
 ) -> tuple[Sampler[Any, Tensor], Evidence]:
-    """Build, train and judge one kind of kernel."""
-    sampler = started(name, target, start, like, settings, training.reads_flow)
-    if name == "autoregressive" and training.objective is trajectory_balance:
+    """Train a sampler at particles z too, and judge it; what training made worse goes back to its start."""
+    assert sampler.recipe is not None
+    if sampler.recipe["options"]["autoregressive"] is not None and training.objective is trajectory_balance:
         training = replace(training, objective=trajectory_balance.using(g=huber))  # its tails start loose
-    gfn, z = sampler.gfn, encoded(sampler, start)
+    gfn = sampler.gfn
     if behaviour is None:
         behaviour = on_policy if training.pathwise else mixed(on_policy, from_data(z), 1 / 3)
     fitted = None

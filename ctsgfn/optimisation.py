@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ctsgfn.behaviours import Behaviour, Remembers
+from ctsgfn.budget import Pace
 from ctsgfn.checkpoints import load_checkpoint, save_checkpoint
 from ctsgfn.errors import BadCheckpoint
 from ctsgfn.gflownet import GFlowNet
@@ -31,7 +32,7 @@ class Run:
     lr: float
     lr_log_z: float
     schedule: Schedule
-    steps: int
+    pace: Pace
 
     def __post_init__(self) -> None:
         log_z = self.gfn.log_z
@@ -41,8 +42,8 @@ class Run:
         self.rates = [float(group["lr"]) for group in self.optimiser.param_groups]
 
     def set_rate(self, step: int) -> None:
-        """Set the learning rates of a step: a function of the step alone, so resuming is exact."""
-        factor = self.schedule(step / max(1, self.steps - 1))
+        """Set the learning rates: where steps alone count, by the step alone, so that resuming is exact."""
+        factor = self.schedule(self.pace.progress(step))
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
@@ -65,7 +66,7 @@ class Run:
                 "kind": "training",
                 "space": self.gfn.space.name,
                 "step": step,
-                "steps": self.steps,
+                "seconds": self.pace.elapsed,
                 "gfn": self.gfn.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "rng": generator_states(),
@@ -96,4 +97,5 @@ class Run:
         for name, value in saved["history"].items():
             setattr(history, name, value)
         history.interrupted = False
+        self.pace.spent = float(saved.get("seconds", 0.0))
         return int(saved["step"])

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ctsgfn.balance import Balance, Wanted, balance
 from ctsgfn.behaviours import Behaviour, Remembers, on_policy, reparameterised
+from ctsgfn.budget import Budget, Pace
 from ctsgfn.errors import CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite, whole
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK, backpropagate
@@ -39,7 +40,9 @@ def train(
     gfn: GFlowNet[Any],
     target: Target[Any],
     *,
-    steps: int,
+    steps: int | None = None,
+    seconds: float | None = None,
+    gap: float | None = None,
     objective: Objective | Callable[[Balance], Tensor] = trajectory_balance,
     batch_size: int = 256,
     behaviour: Behaviour = on_policy,
@@ -65,7 +68,11 @@ def train(
     Args:
         gfn: the flow.
         target: the target; its measure must be ``gfn.space.points``.
-        steps: updates in all.
+        steps: updates in all; None where time alone limits them.
+        seconds: time in all; the schedule then follows it (or the steps, if they are further), and two
+            runs of one seed differ.
+        gap: stop when the bounds on log Z have been no more nats apart over 100 steps. For behaviours
+            that mix the flow's own draws with walks back from draws of the target, and no others.
         objective: an ``Objective``, or any function of a ``Balance``.
         batch_size: trajectories per update.
         behaviour: draws the trajectories, on-policy by default.
@@ -98,7 +105,8 @@ def train(
         >>> abs(gfn.log_z.item() - torch.tensor(16.0).log().item()) < 0.1
         True
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("checkpoint_every", checkpoint_every)):
+    sizes = {"batch_size": batch_size, "checkpoint_every": checkpoint_every}
+    for name, value in sizes.items() if steps is None else {"steps": steps, **sizes}.items():
         whole(name, value)
     for name, rate in (("lr", lr), ("lr_log_z", lr_log_z)):
         if not rate > 0:
@@ -113,7 +121,8 @@ def train(
                 "leave behaviour=on_policy, or use the score-function form of the objective."
             )
         behaviour = reparameterised
-    run = Run(gfn, behaviour, lr, lr_log_z, schedule, steps)
+    pace = Pace(steps, seconds)
+    run = Run(gfn, behaviour, lr, lr_log_z, schedule, pace)
     history = History()
     floor = target.floor if isinstance(target, Density) else None
     with seeded(seed):
@@ -121,7 +130,6 @@ def train(
         if checkpoint is not None and Path(checkpoint).exists():
             first = run.resume(Path(checkpoint), history)
         bar = tqdm(
-            range(first, steps),
             initial=first,
             total=steps,
             desc=label,
@@ -130,7 +138,8 @@ def train(
             mininterval=0.5,
         )
         try:
-            for step in bar:
+            step = first
+            while not pace.over(step) and not (gap is not None and history.tight(gap)):
                 trajectories = behaviour(gfn, batch_size)
                 run.set_rate(step)
                 if step == 0 and start_log_z:
@@ -150,12 +159,17 @@ def train(
                     on_step(step, arrays)
                 if step % 10 == 0:
                     bar.set_postfix(history.last(), refresh=False)
-                if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-                    run.save(Path(checkpoint), step + 1, history)
+                step += 1
+                bar.update()
+                if checkpoint is not None and step % checkpoint_every == 0:
+                    run.save(Path(checkpoint), step, history)
+            if checkpoint is not None and step > first and step % checkpoint_every:
+                run.save(Path(checkpoint), step, history)
         except KeyboardInterrupt:
             history.interrupted = True
+            of = "" if steps is None else f" of {steps}"
             warnings.warn(
-                f"training was interrupted after {history.steps} of {steps} steps: the flow is usable, and "
+                f"training was interrupted after {history.steps}{of} steps: the flow is usable, and "
                 "evidence() says how good it is.",
                 CtsgfnWarning,
                 stacklevel=2,
@@ -176,6 +190,9 @@ class Training:
     lr_log_z: float
     progress_bar: bool
     checkpoint: str | Path | None
+    budget: Budget | None = None
+    stages: int = 1  # runs from here on that share what is left of it
+    gap: float | None = None  # see ``train``
 
     @property
     def pathwise(self) -> bool:
@@ -188,14 +205,30 @@ class Training:
         return isinstance(self.objective, Objective) and self.objective.wanted.flow
 
     def run(
-        self, gfn: GFlowNet[Any], target: Target[Any], behaviour: Behaviour, label: str, steps: int
+        self,
+        gfn: GFlowNet[Any],
+        target: Target[Any],
+        behaviour: Behaviour,
+        label: str,
+        steps: int,
     ) -> History:
-        """Train a flow; ``steps`` is used where none were chosen, and each label has its own checkpoint."""
+        """Train a flow; each label has its own checkpoint.
+
+        Args:
+            gfn: the flow.
+            target: its target.
+            behaviour: who draws.
+            label: of the run.
+            steps: updates where none were chosen; the last run on a budget has as many as that lets.
+        """
+        unlimited = self.budget is not None and self.stages == 1
         path = None if self.checkpoint is None else Path(self.checkpoint)
         return train(
             gfn,
             target,
-            steps=steps if self.steps is None else self.steps,
+            steps=(None if unlimited else steps) if self.steps is None else self.steps,
+            seconds=None if self.budget is None else self.budget.left / self.stages,
+            gap=self.gap,
             objective=self.objective,
             batch_size=self.batch_size,
             behaviour=behaviour,

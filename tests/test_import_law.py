@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors two_sided",
-        "states penalties seeding networks distributions diagnostics psis checkpoints",
+        "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent whitening report traced pyro_supports",
         "measures evidence mixture_fit",
         "reference target summary arviz_export pyro_runs",
