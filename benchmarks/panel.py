@@ -173,6 +173,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         "missing": [f"{n}, seed {s}" for n in ENTRIES for s in SEEDS if (n, s) not in made],
         "met": sum(not row["short_of_claim"] for row in panel),
         "of": len(panel),
+        "defeating": list(DEFEATING),
         "silent_errors": [f"{r['target']}, seed {r['seed']}" for r in runs if r["silent_error"]],
         "runs": runs,
         **provenance(),
