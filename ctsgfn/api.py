@@ -81,7 +81,7 @@ def fit(
             with it, its rates having fallen as the time went; on R^d each kernel that is tried gets a share
             of what is left, and the one that is kept the rest. Runs of one seed then differ.
         gap: on R^d (with the default behaviour) a training run ends early when its bounds on log Z have
-            been this near to each other, in nats, over 100 steps; None for never.
+            been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None for never.
         batch_size: trajectories per update.
         lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.

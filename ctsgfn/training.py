@@ -71,8 +71,8 @@ def train(
         steps: updates in all; None where time alone limits them.
         seconds: time in all; the schedule then follows it (or the steps, if they are further), and two
             runs of one seed differ.
-        gap: stop when the bounds on log Z have been no more nats apart over 100 steps. For behaviours
-            that mix the flow's own draws with walks back from draws of the target, and no others.
+        gap: stop when the bounds on log Z have been no more nats apart over 100 steps, and the ESS as near
+            to 1. For behaviours that mix the flow's own draws with walks back from draws of the target.
         objective: an ``Objective``, or any function of a ``Balance``.
         batch_size: trajectories per update.
         behaviour: draws the trajectories, on-policy by default.

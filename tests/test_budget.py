@@ -141,10 +141,12 @@ def test_tight_bounds_end_a_run_and_loose_ones_do_not() -> None:
 
 
 def test_tight_needs_a_full_window() -> None:
-    assert not History(loss=[0.0] * 99, elbo=[0.0] * 99, eubo=[0.0] * 99).tight(1.0)
-    whole: dict[str, Any] = {"loss": [0.0] * 150, "elbo": [5.0] * 50 + [0.0] * 100}
+    assert not History(loss=[0.0] * 99, elbo=[0.0] * 99, eubo=[0.0] * 99, ess=[1.0] * 99).tight(1.0)
+    whole: dict[str, Any] = {"loss": [0.0] * 150, "elbo": [5.0] * 50 + [0.0] * 100, "ess": [1.0] * 150}
     assert History(**whole, eubo=[0.0] * 150).tight(0.1)
     assert not History(**whole, eubo=[0.0] * 100 + [20.0] * 50).tight(0.1)
+    whole["ess"] = [0.8] * 150
+    assert not History(**whole, eubo=[0.0] * 150).tight(0.1)
 
 
 # ---------------------------------------------------------------- fit

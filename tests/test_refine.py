@@ -131,7 +131,7 @@ def test_particles_that_walk_on_see_what_a_mixture_lacks() -> None:
     wells = ManyWell(32)
     sampler = fit(as_target(wells.log_density, wells.measure), kernel="mixture", steps=2, **QUICK)
     with pytest.warns(UnreliableEstimate, match="particles that walk on leave"):
-        sampler.refine(seed=0)
+        sampler.refine(0.2, seed=0, particles=500, calls=3_000_000)
 
 
 @pytest.mark.slow
