@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,20 @@ class _Frozen(Messenger):
         msg["value"] = self.params[msg["name"]]
 
 
+class _Free(Messenger):
+    """Draws some of the observed sites anew; what is deterministic given the others stays so."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names:
+            msg.update(is_observed=False, value=None, done=False)
+
+
 def observations(target: PyroTarget) -> dict[str, Tensor]:
-    """The data that a model was given, by observed site.
+    """The data that a model was given, by observed site; ``pyro.factor`` has none.
 
     Example:
         >>> import pyro.distributions as dist
@@ -137,6 +149,7 @@ def observations(target: PyroTarget) -> dict[str, Tensor]:
         and site["is_observed"]
         and not (site["infer"] or {}).get("_deterministic")
         and not isinstance(site["fn"], _Subsample)
+        and torch.as_tensor(site["value"]).numel() > 0
     }
 
 
@@ -153,7 +166,7 @@ def predict(target: Any, posterior: Mapping[str, Tensor]) -> Predicted:
     data = observations(require_model(target))
     if not data:
         raise InvalidInput("the model observes nothing, so there is nothing to predict: pass it the data.")
-    model = poutine.uncondition(_Frozen(target.params)(target.model))
+    model = _Free(data.keys())(_Frozen(target.params)(target.model))
     with pyro.validation_enabled(False), torch.no_grad():
         draws = Predictive(model, dict(posterior), return_sites=list(data))()  # type: ignore[no-untyped-call]
     n = len(next(iter(posterior.values())))
