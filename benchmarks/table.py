@@ -93,9 +93,27 @@ def hypergrid() -> Iterator[Row]:
             yield f"Hypergrid, d = {dim}, side {side}, exact total variation", each, "hypergrid.py"
 
 
+def posteriordb() -> Iterator[Row]:
+    """Posteriors of posteriordb by ``fit``."""
+    records = [json.loads(path.read_text()) for path in sorted((HERE / "posteriordb").glob("*.json"))]
+    runs = [run for record in records for run in record["runs"]]
+    failed = [record["posterior"] for record in records if not record["met"]]
+    if runs:
+        yield (
+            f"{len(records)} posteriors of posteriordb, `fit` with default settings, 3 seeds",
+            f"means within {worst(runs, 'errors_from_draws'):.1f} combined Monte-Carlo errors of reference "
+            f"draws, sd within {worst(runs, 'sd_error'):.1%} and log evidence within "
+            f"{worst(runs, 'log_evidence_error'):.4f} of the exact ones; ESS at least "
+            f"{min(r['ess'] for r in runs):.0%}; {min(r['cpu_seconds'] for r in runs):.0f} to "
+            f"{worst(runs, 'cpu_seconds'):.0f} CPU s; {sum(bool(r['warned']) for r in runs)} of "
+            f"{len(runs)} warned all the same" + (f"; short: {', '.join(failed)}" if failed else ""),
+            "posteriordb.py",
+        )
+
+
 def table() -> str:
     """The rows as a table in Markdown."""
-    rows = [row for part in (modes, schools, box, hypergrid, step) for row in part()]
+    rows = [row for part in (modes, schools, posteriordb, box, hypergrid, step) for row in part()]
     lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
     return "".join(["| what | measured | script |\n|---|---|---|\n", *lines])
 
