@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
 
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head, Kernel
@@ -22,6 +23,7 @@ from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
+from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
@@ -127,6 +129,13 @@ def build_hypergrid(target: Target[Tensor], options: Mapping[str, Any]) -> Built
     return _assemble(space, hypergrid_kernels(space, hidden=options["hidden"]), options), target
 
 
+def build_dag(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
+    """Acyclic graphs, edge by edge: option hidden; a target with ``changes`` is climbed from the start."""
+    assert isinstance(target.measure, Acyclic)
+    space = dag(target.measure.nodes)
+    return _assemble(space, dag_kernels(space, target, hidden=max(128, options["hidden"])), options), target
+
+
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:
     """A flow with default kernels on a space that the caller made."""
     return _assemble(space, default_kernels(space, hidden=options["hidden"]), options)
@@ -144,6 +153,7 @@ BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "cube": build_cube,
     "torus": build_torus,
     "hypergrid": build_hypergrid,
+    "dag": build_dag,
 }
 
 
@@ -161,6 +171,8 @@ def choose(measure: Measure[Any]) -> str:
         return "cube" if measure.is_finite else "diffusion"
     if isinstance(measure, Haar):
         return "torus"
+    if isinstance(measure, Acyclic):
+        return "dag"
     if isinstance(measure, Counting) and measure.size > 1:
         return "hypergrid"
     if isinstance(measure, Product) and len(set(measure.parts)) == 1:

@@ -7,6 +7,7 @@ from ctsgfn.targets.gaussian_grid import GaussianGrid, nine_gaussians, twenty_fi
 from ctsgfn.targets.gaussian_mixture import GaussianMixture, forty_gaussians
 from ctsgfn.targets.hypergrid_reward import HypergridReward
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
+from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.student_mixture import StudentMixture
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianMixture",
     "HypergridReward",
     "LinearGaussian",
+    "LinearGaussianGraphs",
     "ManyWell",
     "Ring",
     "StudentMixture",
@@ -28,6 +30,7 @@ __all__ = [
     "easy_funnel",
     "forty_gaussians",
     "hard_funnel",
+    "linear_gaussian_network",
     "linear_gaussian_toy",
     "nine_gaussians",
     "twenty_five_gaussians",

@@ -25,6 +25,7 @@ from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.box import box, box_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
+from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
@@ -47,6 +48,16 @@ class SpaceCase:
 def ramp(space: Space[Any, Tensor]) -> Density[Tensor]:
     """On cells: log r = half the sum of the coordinates."""
     return as_target(lambda x: 0.5 * x.sum(-1).to(torch.get_default_dtype()), space.points)
+
+
+def sparse(space: Space[Any, Tensor]) -> Density[Tensor]:
+    """On graphs: log r = -0.7 times the number of edges, and 1 more with the edge 0 -> 1."""
+    return as_target(lambda x: x[:, 0, 1].double() - 0.7 * x.flatten(1).sum(-1).double(), space.points)
+
+
+def log_sparse(space: Space[Any, Tensor]) -> float:
+    """Log Z of ``sparse``, by listing the graphs."""
+    return float(sparse(space).log_density(space.points.all()).logsumexp(0))  # type: ignore[attr-defined]
 
 
 def log_sum(space: Space[Any, Tensor], side: int, dim: int) -> float:
@@ -114,6 +125,12 @@ SPACES: dict[str, SpaceCase] = {
         kernels=lambda space: flow(cube_kernels, space, hidden=16, layers=2, harmonics=2),
         target=hill,
         log_z=lambda space: log_hill(2),
+    ),
+    "dag": SpaceCase(
+        space=lambda: dag(3),
+        kernels=lambda space: flow(dag_kernels, space, hidden=16, learned_backward=True),
+        target=sparse,
+        log_z=log_sparse,
     ),
     "diffusion": SpaceCase(
         space=lambda: diffusion(2, steps=4, sigma=1.5),
