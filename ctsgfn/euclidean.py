@@ -105,7 +105,7 @@ def fit_euclidean(
         notes.append(f"{SAID[name]}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
         if better:
             sampler, judged = richer, again
-    if training.budget is not None and training.steps is None:
+    if training.budget is not None and training.budget.left > 0 and training.steps is None:
         sampler, judged = _trained("rest", sampler, encoded(sampler, start), training, behaviour)
         notes.append(f"trained on for what was left of the budget: {_said(judged)}")
     sampler.notes = tuple(f"{note}." for note in notes)
@@ -131,7 +131,10 @@ def _trained(
         fitted = _judge(sampler, z), {key: value.clone() for key, value in gfn.state_dict().items()}
     sampler.history = training.run(gfn, sampler.target, behaviour, name, steps=1000)
     trained = _judge(sampler, z)
-    if fitted is not None and _loss(fitted[0]) < _loss(trained):
+    if fitted is None:
+        return sampler, trained
+    doubtful = name == "rest" and fitted[0].reliable and not trained.reliable  # nothing kept gets doubtful
+    if doubtful or _loss(fitted[0]) < _loss(trained):
         gfn.load_state_dict(fitted[1])  # as fitted to the particles: training made it no better
         with torch.no_grad():
             gfn.log_z.fill_(fitted[0].log_z)

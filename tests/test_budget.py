@@ -176,8 +176,8 @@ def test_the_ladder_shares_the_time_and_what_is_kept_gets_the_rest() -> None:
         return -0.5 * ((x.norm(dim=-1) - 5) / 0.02).square()
 
     before = time.monotonic()
-    sampler = fit(shell, dim=3, kernel="mixture", budget="3s", **QUICK)
-    assert 3.0 <= time.monotonic() - before < 20.0  # what is no training is not cut short
+    sampler = fit(shell, dim=3, kernel="mixture", budget="6s", **QUICK)
+    assert 6.0 <= time.monotonic() - before < 30.0  # what is no training is not cut short
     assert "trained on for what was left of the budget" in sampler.notes[-1]
     assert len(sampler.notes) == 3
     stopped = fit(shell, dim=3, kernel="mixture", budget="60s", steps=5, **QUICK)
