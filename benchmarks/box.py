@@ -42,7 +42,8 @@ from ctsgfn.objectives import detailed_balance, trajectory_balance
 from ctsgfn.seeding import seeded
 from ctsgfn.targets.four_squares import FourSquares
 from ctsgfn.training import train
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 HERE = Path(__file__).parent / "results"
 SCRATCH = Path(__file__).parent.parent / "build"

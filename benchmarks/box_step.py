@@ -33,7 +33,8 @@ from ctsgfn.gradient import backpropagate
 from ctsgfn.kernels.spaces.box import box, box_kernels
 from ctsgfn.objectives import trajectory_balance
 from ctsgfn.targets import FourSquares
-from ctsgfn.trajectories import Trajectories, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import rollout
 
 BATCH, HIDDEN, LAYERS, COMPONENTS, HARMONICS, MOST = 128, 128, 3, 4, 8, 1.6
 OUT = Path(__file__).parent / "results" / "box_step.json"

@@ -36,7 +36,7 @@ from ctsgfn.objectives import trajectory_balance
 from ctsgfn.target import Target, score
 from ctsgfn.targets.gaussian_grid import twenty_five_gaussians
 from ctsgfn.targets.many_well import ManyWell
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 STEPS, BATCH, HIDDEN, RUN = 100, 300, 64, 3000
 MOST = {"update": 1.4, "update, score": 1.7}

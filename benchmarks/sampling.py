@@ -37,7 +37,7 @@ from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, as_target
 from ctsgfn.targets.gaussian_grid import twenty_five_gaussians
 from ctsgfn.targets.many_well import ManyWell
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 DRAWS, STEPS, HIDDEN = 10_000, 100, 64
 MOST_TIME, MOST_MEMORY = 1.2, 4.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent / "results"
@@ -111,9 +112,60 @@ def posteriordb() -> Iterator[Row]:
         )
 
 
+def graphs() -> Iterator[Row]:
+    """Posterior over acyclic graphs."""
+    if not (HERE / "graphs.json").exists():
+        return
+    record = read("graphs")
+    rows, sizes = record["rows"], record["settings"]
+    yield (
+        f"Posterior over all acyclic graphs of {sizes['nodes']} nodes, {len(rows)} data sets, exact law",
+        f"Jensen-Shannon divergence at most {worst(rows, 'jsd'):.1e} nats, edge probabilities within "
+        f"{worst(rows, 'edge_rmse'):.1e} (RMS); {worst(rows, 'cpu_seconds'):.0f} CPU s",
+        "graphs.py",
+    )
+
+
+def sampling() -> Iterator[Row]:
+    """Cost of drawing, and memory."""
+    record = read("sampling")
+    each = ", ".join(
+        f"{case}: {rows['draw']['ratio']:.2f} (with the score {rows['draw, score']['ratio']:.2f})"
+        for case, rows in record["draws"].items()
+    )
+    yield "Drawing 10,000 points (T = 100), in units of the bare network", each, "sampling.py"
+    size, memory = next(iter(record["memory"].items()))
+    yield f"Peak memory of one update, {size}", f"{memory['peak_gb']:.1f} GB", "sampling.py"
+
+
+def peers() -> Iterator[Row]:
+    """Median error and CPU time beside other samplers, target by target."""
+    runs = [json.loads(path.read_text()) for path in sorted((HERE / "peers").glob("*.json"))]
+    for target in dict.fromkeys(run["target"] for run in runs):
+        each = []
+        for peer in ("ctsgfn", "pocomc", "dynesty", "blackjax"):
+            mine = [run for run in runs if run["target"] == target and run["peer"] == peer]
+            ended = [run for run in mine if "error" in run]
+            if ended:
+                error, seconds = (median(abs(run[key]) for run in ended) for key in ("error", "cpu_seconds"))
+                each.append(f"{peer} {error:.4f} in {seconds:.0f} s")
+            elif mine:
+                each.append(f"{peer} not within {mine[0]['stopped_after']} s")
+        seeds = len({run["seed"] for run in runs if run["target"] == target and run["peer"] == "ctsgfn"})
+        yield (
+            f"Error of log Z beside other samplers, {target}, {seeds} seed{'s' if seeds > 1 else ''}",
+            ", ".join(each),
+            "peers.py",
+        )
+
+
 def table() -> str:
     """The rows as a table in Markdown."""
-    rows = [row for part in (modes, schools, posteriordb, box, hypergrid, step) for row in part()]
+    rows = [
+        row
+        for part in (modes, schools, posteriordb, peers, graphs, box, hypergrid, step, sampling)
+        for row in part()
+    ]
     lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
     return "".join(["| what | measured | script |\n|---|---|---|\n", *lines])
 

@@ -154,11 +154,9 @@ def fit(
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
-            explore = {
-                "cube": _from_everywhere,
-                "hypergrid": epsilon_uniform(0.1),
-                "dag": epsilon_uniform(0.3),
-            }
+            explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
+            if name == "dag" and not training.pathwise:
+                training = _explored(sampler, training)
             behaviour = (
                 on_policy
                 if training.pathwise or name not in explore
@@ -166,6 +164,16 @@ def fit(
             )
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
+
+
+def _explored(sampler: Sampler[Any, Any], training: Training) -> Training:
+    """Train for the first half with walks that explore: graphs have modes that a flow alone may not find."""
+    half = None if training.steps is None else max(1, training.steps // 2)
+    explore = mixed(on_policy, epsilon_uniform(0.3), 0.5)
+    first = replace(training, steps=half, stages=2)
+    first.run(sampler.gfn, sampler.target, explore, "exploring", steps=1000)
+    rest = None if training.steps is None or half is None else max(1, training.steps - half)
+    return replace(training, steps=rest)
 
 
 def _from_everywhere(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:

@@ -27,7 +27,8 @@ from ctsgfn.kernel import Kernel
 from ctsgfn.law import Law
 from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.states import Jump
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 
 class Behaviour(Protocol):

@@ -23,8 +23,8 @@ from ctsgfn.psis import psis
 from ctsgfn.report import Result
 from ctsgfn.space import Space
 from ctsgfn.target import HasSamples, Target, evaluate
-from ctsgfn.trajectories import backtrack, rollout
 from ctsgfn.two_sided import Side, compare, log_factor
+from ctsgfn.walks import backtrack, rollout
 
 HEAVY = 0.7
 """Pareto k above which importance weights are not believed."""

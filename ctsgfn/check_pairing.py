@@ -26,8 +26,8 @@ from ctsgfn.probing import (
 from ctsgfn.reference import describe
 from ctsgfn.report import Result
 from ctsgfn.space import Space
-from ctsgfn.trajectories import rollout
 from ctsgfn.two_sided import FEWEST, Comparison, Side, compare, log_factor
+from ctsgfn.walks import rollout
 
 BANDS = 8
 """Ranges of progress in which each pair of branches is compared."""

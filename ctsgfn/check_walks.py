@@ -16,7 +16,8 @@ from ctsgfn.probing import ROUNDING, default_dtype, gap, naming, never_stopping,
 from ctsgfn.reference import describe
 from ctsgfn.report import Result
 from ctsgfn.space import Space
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 SINGLE = 1e-3
 """Largest relative error of a state in float32."""

@@ -18,7 +18,8 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.psis import psis, systematic
 from ctsgfn.states import S, X
 from ctsgfn.target import Target
-from ctsgfn.trajectories import Trajectories, arrivals, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import arrivals, backtrack, rollout
 
 NUMBERS = 2**23
 """Numbers held at once while drawing: larger requests are cut into chunks, so memory stays flat."""

@@ -20,7 +20,8 @@ from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.objectives import trajectory_balance
 from ctsgfn.target import Density, as_target
-from ctsgfn.trajectories import Trajectories, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import rollout
 
 # (0,0) -> (1,0) -> stop; (0,0) -> stop; (0,0) -> (0,1) -> (1,1) -> stop
 WALK = Trajectories(

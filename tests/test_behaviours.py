@@ -279,7 +279,7 @@ def test_a_guide_on_another_reference_is_refused() -> None:
 
 
 def test_a_guided_walk_has_no_pathwise_gradient() -> None:
-    from ctsgfn.trajectories import rollout
+    from ctsgfn.walks import rollout
 
     gfn = flow("diffusion")
     walker = Guided(gfn.forward_kernel, gfn.forward_kernel)

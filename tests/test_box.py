@@ -17,7 +17,7 @@ from ctsgfn.kernels.heads.beta import BetaMixture, BetaMixtureLaw
 from ctsgfn.kernels.spaces.box import Spot, box, box_kernels
 from ctsgfn.states import Jump
 from ctsgfn.target import as_target
-from ctsgfn.trajectories import backtrack, rollout
+from ctsgfn.walks import backtrack, rollout
 
 DELTA = 0.25
 

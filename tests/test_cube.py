@@ -19,7 +19,8 @@ from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.states import Jump
 from ctsgfn.target import as_target
 from ctsgfn.training import train
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 
 def learned(dim: int, least: float = 0.25) -> GFlowNet[Spot]:

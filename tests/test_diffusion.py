@@ -35,7 +35,8 @@ from ctsgfn.objectives import trajectory_balance
 from ctsgfn.space import Space
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import train
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 UNEVEN = [0.0, 0.1, 0.15, 1.0, 1.2]
 DECAY, NOISE = [1.0, 0.3, -2.0, 1.1], [0.5, 1.0, 0.2, 2.0]

@@ -12,7 +12,7 @@ from workbench import PARKED, START, places, reference
 from ctsgfn.extreme import ENDS, FAR, Extreme, extreme
 from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.probing import never_stopping
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -20,7 +20,7 @@ from ctsgfn.kernels.spaces.box import box
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.target import as_target
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 LOG_REWARD = [0.0, 1.0, 2.0]
 

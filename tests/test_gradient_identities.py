@@ -31,7 +31,7 @@ from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.finite import finite, rewards, tabular_kernels
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 EDGES = [(0, 1), (0, 2), (1, 3), (2, 3), (1, 4), (3, 4), (2, 4)]
 

@@ -20,7 +20,7 @@ from ctsgfn.kernels.spaces.dag import Dag, dag, dag_kernels
 from ctsgfn.objectives import log_partition_variance
 from ctsgfn.targets import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.training import train
-from ctsgfn.trajectories import rollout
+from ctsgfn.walks import rollout
 
 
 def acyclic_by_powers(x: Tensor) -> bool:

@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "law coordinates",
         "kernel space counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
-        "balance annealing exact extreme probing",
+        "walks balance annealing exact extreme probing",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance warmup history sampler_files",
         "behaviours subtrajectories divergences check_charts check_pairing check_target check_walks",

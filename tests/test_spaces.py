@@ -26,7 +26,8 @@ from ctsgfn.measures import Atom, Counting, Haar, Measure, coordinates, wrap
 from ctsgfn.objectives import Objective, trajectory_balance
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.states import Batch, Jump
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 OBJECTIVES = {name: value for name, value in vars(objectives).items() if isinstance(value, Objective)}
 NODES = {0: 1, 1: 4001, 2: 401}  # per axis

@@ -19,7 +19,7 @@ from ctsgfn.kernels.spaces.torus import TorusState, torus, torus_kernels
 from ctsgfn.measures import Haar, Lebesgue
 from ctsgfn.networks import NoContext
 from ctsgfn.target import as_target
-from ctsgfn.trajectories import backtrack, rollout
+from ctsgfn.walks import backtrack, rollout
 
 PI = math.pi
 

@@ -18,7 +18,8 @@ from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.reference import ReferenceKernel
 from ctsgfn.space import Space
-from ctsgfn.trajectories import Trajectories, backtrack, rollout
+from ctsgfn.trajectories import Trajectories
+from ctsgfn.walks import backtrack, rollout
 
 
 def by_hand() -> Trajectories[Cell]:
