@@ -118,7 +118,7 @@ DISTRIBUTION = {
     [
         (("ctsgfn", "kernels", "targets"), ("arviz", "flows")),
         (("tests", "examples"), ("arviz", "flows", "test", "dev")),
-        (("benchmarks", "paper_repro", "figures"), ("arviz", "flows", "test", "dev", "bench")),
+        (("benchmarks", "paper_repro", "figures"), ("arviz", "flows", "test", "dev", "bench", "peers")),
     ],
     ids=lambda value: "-".join(value),
 )
