@@ -94,6 +94,37 @@ def hypergrid() -> Iterator[Row]:
             yield f"Hypergrid, d = {dim}, side {side}, exact total variation", each, "hypergrid.py"
 
 
+def panel() -> Iterator[Row]:
+    """Thirteen targets by ``fit``, and those made to defeat it."""
+    record = read("panel")
+    runs = record["runs"]
+    hard = [r for r in runs if r["target"] in record["defeating"]]
+    runs = [r for r in runs if r not in hard]
+    failed = [
+        f"{r['target']}, seed {r['seed']} ({', '.join(r['short_of_claim'])})"
+        for r in runs
+        if r["short_of_claim"]
+    ]
+    slowest = max(runs, key=lambda r: r["cpu_seconds"])
+    yield (
+        f"{len({r['target'] for r in runs})} targets (2 to 32 dimensions, up to 65,536 modes, a funnel, far "
+        "and badly scaled ones), `fit` with default settings, 3 seeds",
+        f"error of log Z at most 0.05, ESS at least 30 %, every mode and the CPU limit in {record['met']} of "
+        f"{record['of']} runs; largest error {worst(runs, 'error'):.4f}, least ESS "
+        f"{min(r['ess'] for r in runs):.0%}, longest {slowest['cpu_seconds']:.0f} CPU s "
+        f"({slowest['target']}); {sum(r['silent_error'] for r in runs)} silent errors"
+        + (f"; short: {'; '.join(failed)}" if failed else ""),
+        "panel.py",
+    )
+    silent = sorted({r["target"] for r in hard if r["silent_error"]})
+    yield (
+        "Densities made to defeat it: needles in a normal, Cauchy tails, a diverging integral; 3 seeds",
+        f"right within 4 standard errors or warned: {sum(not r['silent_error'] for r in hard)} of {len(hard)}"
+        + (f"; silently wrong: {', '.join(silent)}" if silent else ""),
+        "panel.py",
+    )
+
+
 def posteriordb() -> Iterator[Row]:
     """Posteriors of posteriordb by ``fit``."""
     records = [json.loads(path.read_text()) for path in sorted((HERE / "posteriordb").glob("*.json"))]
@@ -163,7 +194,7 @@ def table() -> str:
     """The rows as a table in Markdown."""
     rows = [
         row
-        for part in (modes, schools, posteriordb, peers, graphs, box, hypergrid, step, sampling)
+        for part in (modes, panel, schools, posteriordb, peers, graphs, box, hypergrid, step, sampling)
         for row in part()
     ]
     lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
