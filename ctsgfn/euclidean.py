@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
 from ctsgfn.builders import on_line
-from ctsgfn.errors import InvalidInput
+from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.importance import Importance
@@ -100,7 +100,11 @@ def fit_euclidean(
             notes = [f"{SAID['mixture']}: {_said(judged)}"]
         notes[-1] += f", not enough ({short})"
         training.say(f"{notes[-1]}; trying {SAID[name]}.")
-        richer, again = stage(name, later)
+        try:
+            richer, again = stage(name, later)
+        except NonFinite:  # far draws of an untried kernel: what serves already is kept
+            notes.append(f"{SAID[name]}: dropped, it drew points where the log-density is not finite")
+            continue
         better = _better(again, judged)
         notes.append(f"{SAID[name]}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
         if better:

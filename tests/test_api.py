@@ -351,3 +351,25 @@ def test_minus_infinity_outside_the_support_is_refused_unless_floored() -> None:
 def test_unreliable_answers_are_said_to_be() -> None:
     bad = torch.cat([torch.zeros(999), torch.tensor([30.0])])
     assert not estimate_evidence(bad).reliable
+
+
+def test_a_kernel_whose_far_draws_have_no_density_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What served before it is kept, and the notes say so; in the first kernel the error is the user's."""
+    from ctsgfn import euclidean
+
+    trained = euclidean._trained
+
+    def far(name: str, *rest: Any) -> Any:
+        if name in refuse:
+            raise NonFinite("the log-density is -inf at row 0")
+        return trained(name, *rest)
+
+    monkeypatch.setattr(euclidean, "_trained", far)
+    refuse = ["autoregressive", "finer", "chain"]
+    target = ctsgfn.targets.Funnel(3, 4.0)
+    sampler = fit(target, steps=2, seed=0, progress_bar=False)
+    assert "few normals" in sampler.notes[0]
+    assert "not finite" in sampler.notes[1]
+    refuse = ["mixture"]
+    with pytest.raises(NonFinite, match="row 0"):
+        fit(target, steps=2, seed=0, progress_bar=False)
