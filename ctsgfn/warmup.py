@@ -8,6 +8,7 @@ preconditioned by the mixture's own covariances.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from ctsgfn.annealing import anneal
 from ctsgfn.coordinate_walk import walk
 from ctsgfn.counted import CountedTarget
-from ctsgfn.errors import InvalidInput, NonFinite
+from ctsgfn.errors import InvalidInput, NonFinite, UnreliableEstimate
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
 from ctsgfn.mala import differentiable
+from ctsgfn.tails import diverges, tail_exponents
 from ctsgfn.target import Target, evaluate, without_floor
 
 _WIDEST = 1e12
@@ -59,6 +61,9 @@ def warm_up(
         starts: of the ascents, at scales from 0.1 to 100.
         like: a tensor with the dtype and device that the target wants.
 
+    Warns:
+        UnreliableEstimate: when the density falls too slowly to have a finite integral.
+
     Raises:
         NonFinite: when no start has a finite density.
         InvalidInput: when the particles run away, as they do from a density that has no finite integral.
@@ -90,8 +95,17 @@ def warm_up(
         )
     location = points.mean(0)
     covariance = torch.cov(points.T).reshape(dim, dim)
+    scale_tril = cholesky(covariance)
+    if diverges(tail_exponents(counted.value, location, scale_tril), dim):
+        warnings.warn(
+            f"far out the density falls no faster than |x|^-{dim} in many directions, so its integral over "
+            f"R^{dim} is not finite and there is nothing to sample: give the target a proper prior, or its "
+            "true bounds.",
+            UnreliableEstimate,
+            stacklevel=2,
+        )
     calls = counted.density_calls, counted.gradient_calls
-    return WarmUp(points, location, cholesky(covariance), fits, log_z, *calls, gradient)
+    return WarmUp(points, location, scale_tril, fits, log_z, *calls, gradient)
 
 
 SNAPSHOTS = 4

@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors two_sided",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
-        "ascent whitening report traced pyro_supports",
+        "ascent tails whitening report traced pyro_supports",
         "measures acyclic evidence mixture_fit",
         "reference target summary arviz_export pyro_runs",
         "law coordinates",

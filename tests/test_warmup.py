@@ -6,6 +6,8 @@ Statistical assertions have a false-alarm rate of 1e-6 each (4.9 standard errors
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from ctsgfn.annealing import anneal
 from ctsgfn.ascent import ascend
 from ctsgfn.counted import CountedTarget
-from ctsgfn.errors import InvalidInput, NonFinite
+from ctsgfn.errors import InvalidInput, NonFinite, UnreliableEstimate
 from ctsgfn.gaussian_fits import GaussianFits, cholesky
 from ctsgfn.measures import Lebesgue
 from ctsgfn.mixture_fit import Mixture, expectation_maximisation, fit_mixture
@@ -237,3 +239,20 @@ def test_splitting_keeps_the_first_two_moments() -> None:
 def test_too_few_points_for_a_mixture() -> None:
     with pytest.raises(InvalidInput, match="at least 10 points, got 9"):
         fit_mixture(torch.randn(9, 1), Mixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1)))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_a_density_without_a_finite_integral_is_called_so(dim: int) -> None:
+    """|x|^-d diverges, |x|^-(d + 1) does not; a constant does, and a normal does not."""
+    like = torch.zeros(1)
+
+    def power(p: float) -> Any:
+        return as_target(lambda x: -0.5 * p * x.square().sum(-1).log1p(), Lebesgue(dim))
+
+    torch.manual_seed(0)
+    with pytest.warns(UnreliableEstimate, match="integral over R"):
+        warm_up(power(float(dim)), dim, like=like)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warm_up(power(dim + 1.0), dim, like=like)
+        warm_up(as_target(lambda x: -0.5 * x.square().sum(-1), Lebesgue(dim)), dim, like=like)
