@@ -64,7 +64,11 @@ bench: $(STAMP) ## every benchmark (an hour or two); results under benchmarks/re
 	$(BIN)/python benchmarks/pyro_density.py --write
 	$(BIN)/python benchmarks/diffusion_step.py --write
 	$(BIN)/python benchmarks/box_step.py
+	$(BIN)/python benchmarks/sampling.py --write
 	$(BIN)/python benchmarks/hypergrid.py
+	$(BIN)/python benchmarks/graphs.py
+	$(BIN)/python benchmarks/panel.py
+	$(BIN)/python benchmarks/posteriordb.py
 	$(BIN)/python benchmarks/box.py train --objective tb
 	$(BIN)/python benchmarks/box.py train --objective db
 	$(BIN)/python benchmarks/box.py figure

@@ -293,6 +293,7 @@ def plot() -> None:
                 elif any(r["target"] == name and r["peer"] == peer for r in done) and work == "cpu_seconds":
                     ax.annotate(f"{peer}: > {LIMIT} s", (0.97, 0.03 + 0.07 * list(colours).index(peer)),
                                 xycoords="axes fraction", ha="right", color=colour, fontsize=8)  # fmt: skip
+            ax.set_xlim((1, LIMIT) if work == "cpu_seconds" else (1e4, 1e7))
             ax.set_xlabel("CPU seconds" if work == "cpu_seconds" else "density evaluations")
             ax.set_title(name if line == 0 else "", fontsize=10)
     for line in range(2):
