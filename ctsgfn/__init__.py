@@ -1,6 +1,7 @@
 """ctsgfn: generative flow networks on continuous, discrete and mixed spaces."""
 
 from ctsgfn import behaviours, diagnostics, errors, measures, objectives
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.api import fit, load
 from ctsgfn.balance import Balance
 from ctsgfn.bayes_factor import BayesFactor, bayes_factor
@@ -22,6 +23,7 @@ from ctsgfn.training import train
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acyclic",
     "Atom",
     "Balance",
     "Batch",
