@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.law import Bound
 from ctsgfn.target import Target, evaluate
 from ctsgfn.trajectories import Trajectories
 
@@ -103,29 +105,38 @@ def pieces(
     edges = (_Synchronous if gfn.space.synchronous else _General)(gfn, trajectories)
     for start in range(0, rows, step):
         where = slice(start, min(start + step, rows))
-        log_forward, log_stop = edges.forward(where, stop) if forward or stop else (None, None)
+        log_forward, log_stop = edges.forward(where, forward, stop) if forward or stop else (None, None)
         log_backward = edges.backward(where) if backward else None
         log_flow = into = None
         if flow or inflow:
             s = trajectories.states[where]
             log_flow = gfn.log_u(s, source[where]) if flow else None
             into = gfn.log_inflow(s, source[where]) if inflow else None
-        yield where, Piece(log_forward if forward else None, log_backward, log_flow, log_stop, into)
+        yield where, Piece(log_forward, log_backward, log_flow, log_stop, into)
 
 
 class _General:
     """Edges of trajectories of any lengths."""
 
     def __init__(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any]) -> None:
-        self.trajectories = trajectories
-        self.forward_kernel, self.backward_kernel = gfn.forward_kernel.bind(), gfn.backward_kernel.bind()
+        self.gfn, self.trajectories = gfn, trajectories
 
-    def forward(self, where: slice, stop: bool) -> tuple[Tensor, Tensor | None]:
-        """Log p_F of the edges, and the log-mass of the sink if it is asked for."""
+    @cached_property
+    def forward_kernel(self) -> Bound[Any]:
+        """The forward kernel, bound when first asked."""
+        return self.gfn.forward_kernel.bind()
+
+    @cached_property
+    def backward_kernel(self) -> Bound[Any]:
+        """The backward kernel, bound when first asked."""
+        return self.gfn.backward_kernel.bind()
+
+    def forward(self, where: slice, density: bool, stop: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Log p_F of the edges, and the log-mass of the sink, where asked for."""
         s, jump = self.trajectories.edges(where.start, where.stop)
         seen = self.trajectories.seen
         law = self.forward_kernel(s, None if seen is None else seen[where])
-        return law.log_density(jump), law.log_stop if stop else None
+        return law.log_density(jump) if density else None, law.log_stop if stop else None
 
     def backward(self, where: slice) -> Tensor:
         """Log p_B of the edges, 0 on those to the sink."""
@@ -135,20 +146,25 @@ class _General:
         return moved.new_zeros(len(s)).index_copy(0, move, moved)
 
 
-class _Synchronous:
+class _Synchronous(_General):
     """Edges of trajectories that all have ``horizon`` of them, the last to the sink with mass 1."""
 
     def __init__(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any]) -> None:
-        self.length, self.last, self.anchor = gfn.space.horizon, trajectories.last, gfn.log_z
+        super().__init__(gfn, trajectories)
+        self.length = gfn.space.horizon
         self.s, self.t, self.seen = trajectories.moves
-        self.forward_kernel, self.backward_kernel = gfn.forward_kernel.bind(), gfn.backward_kernel.bind()
 
-    def forward(self, where: slice, stop: bool) -> tuple[Tensor, Tensor | None]:
-        """Log p_F of the edges, and the log-mass of the sink if it is asked for."""
-        at = self._moves(where)
-        law = self.forward_kernel(self.s[at], None if self.seen is None else self.seen[at])
-        log_stop = torch.where(self.last[where], 0.0, -math.inf).to(self.anchor.dtype) if stop else None
-        return self._padded(law.log_density_to(self.t[at])), log_stop
+    def forward(self, where: slice, density: bool, stop: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Log p_F of the edges, and the log-mass of the sink, where asked for."""
+        log_density = log_stop = None
+        if density:
+            at = self._moves(where)
+            law = self.forward_kernel(self.s[at], None if self.seen is None else self.seen[at])
+            log_density = self._padded(law.log_density_to(self.t[at]))
+        if stop:
+            last = self.trajectories.last[where]
+            log_stop = torch.where(last, 0.0, -math.inf).to(self.gfn.log_z.dtype)
+        return log_density, log_stop
 
     def backward(self, where: slice) -> Tensor:
         """Log p_B of the edges, 0 on those to the sink."""
