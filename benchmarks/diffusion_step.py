@@ -47,11 +47,16 @@ CASES: dict[str, tuple[Callable[[], Target[Tensor]], int, float]] = {
 }
 
 
-def bare(dim: int) -> Callable[[], None]:
-    """The limit."""
-    network = nn.Sequential(
+def bare_network(dim: int) -> nn.Sequential:
+    """Two hidden layers, and the mean and log-variance of a step."""
+    return nn.Sequential(
         nn.Linear(dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 2 * dim)
     )
+
+
+def bare(dim: int) -> Callable[[], None]:
+    """The limit."""
+    network = bare_network(dim)
     x, rows = torch.randn(BATCH, dim), torch.randn(BATCH * STEPS, dim)
 
     def update() -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from provenance import provenance
-from torch import Tensor
 
 from ctsgfn.behaviours import epsilon_uniform, mixed, on_policy
+from ctsgfn.diagnostics import jensen_shannon
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
@@ -29,14 +29,6 @@ from ctsgfn.training import train
 NODES, ROWS, SETS, STEPS, BATCH, HIDDEN, RATE = 5, 100, 5, 5000, 128, 128, 3e-3
 MOST = 0.005
 OUT = Path(__file__).parent / "results" / "graphs.json"
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> float:
-    """Jensen-Shannon divergence in nats."""
-    p, q = log_p.exp(), log_q.exp()
-    middle = 0.5 * (p + q)
-    parts = [torch.where(v > 0, v * (v / middle).log(), 0.0).sum() for v in (p, q)]
-    return float(0.5 * (parts[0] + parts[1]))
 
 
 def one(seed: int) -> dict[str, float]:
@@ -63,7 +55,7 @@ def one(seed: int) -> dict[str, float]:
     return {
         "data set": seed,
         "cpu_seconds": round(seconds, 1),
-        "jsd": divergence(found, wanted),
+        "jsd": jensen_shannon(found, wanted),
         "total_variation": 0.5 * float((found.exp() - wanted.exp()).abs().sum()),
         "edge_rmse": float((edges[0] - edges[1])[off].square().mean().sqrt()),
         "effective_graphs": float(torch.tensor(entropy).exp()),

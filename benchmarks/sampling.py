@@ -20,13 +20,13 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusion_step import HIDDEN, STEPS, bare_network, measure
 from provenance import provenance
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import backpropagate, keep_freed_memory
@@ -39,7 +39,7 @@ from ctsgfn.targets.gaussian_grid import twenty_five_gaussians
 from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.walks import rollout
 
-DRAWS, STEPS, HIDDEN = 10_000, 100, 64
+DRAWS = 10_000
 MOST_TIME, MOST_MEMORY = 1.2, 4.0
 SIZES = ((1000, 1600, 64), (500, 1600, 64), (1000, 2, 2000), (250, 2, 2000))
 """T, d and batch of the updates whose memory is measured."""
@@ -54,9 +54,7 @@ def flow_on(target: Target[Tensor], dim: int, steps: int, sigma: float, *, lange
 
 def draw_times(target: Target[Tensor], dim: int, sigma: float, repeats: int) -> dict[str, Any]:
     """CPU seconds of drawing, without and with the score in the drift, and of the bare network."""
-    network = nn.Sequential(
-        nn.Linear(dim, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 2 * dim)
-    )
+    network = bare_network(dim)
     rows = torch.randn(DRAWS, dim)
 
     def bare() -> None:
@@ -68,17 +66,11 @@ def draw_times(target: Target[Tensor], dim: int, sigma: float, repeats: int) -> 
     for name, langevin in (("draw", False), ("draw, score", True)):
         sampler: Sampler[Any, Tensor] = Sampler(flow_on(target, dim, STEPS, sigma, langevin=langevin), target)
         variants[name] = lambda sampler=sampler: sampler.sample(DRAWS)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(repeats + 2):
-        for name, draw in variants.items():
-            start = time.process_time()
-            draw()
-            if round_ >= 2:
-                times[name].append(time.process_time() - start)
+    times = measure(variants, repeats)
     limit = statistics.median(times["limit"])
     return {
         name: {
-            "seconds": [round(f(values), 4) for f in (statistics.median, min, max)],
+            "seconds": [round(f(values) / 1e3, 4) for f in (statistics.median, min, max)],
             "ratio": statistics.median(values) / limit,
         }
         for name, values in times.items()

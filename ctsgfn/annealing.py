@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctsgfn.counted import CountedTarget
 from ctsgfn.gaussian_fits import GaussianFits
+from ctsgfn.psis import largest
 
 
 def anneal(
@@ -43,17 +44,11 @@ def anneal(
 def _next_temperature(gap: Tensor, left: float) -> float:
     """Largest step of the inverse temperature that keeps half of the effective sample size."""
 
-    def effective(step: float) -> float:
+    def effective(step: float) -> bool:
         w = (step * gap).softmax(0)
-        return float(1.0 / w.square().sum()) / len(gap)
+        return float(1.0 / w.square().sum()) / len(gap) >= 0.5
 
-    if effective(left) >= 0.5:
-        return left
-    low, high = 0.0, left
-    for _ in range(30):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if effective(middle) >= 0.5 else (low, middle)
-    return max(low, 1e-6)
+    return max(largest(effective, left, halvings=30), min(left, 1e-6))
 
 
 def _systematic(share: Tensor) -> Tensor:

@@ -124,10 +124,6 @@ class Kernel(nn.Module, Generic[S]):
         heads = tuple(head.bind() for head in self.heads)  # type: ignore[operator]
         return Bound(self.reference, self.anchor, encoder.observe, encoder.bind(), heads, self.gate)
 
-    def from_context(self, s: S, seen: Tensor | None, context: Tensor) -> Law[S]:
-        """Law at states whose context a kernel with the same encoder has already computed."""
-        return Law(self.bind(), s, seen, context)
-
     @property
     def trainable(self) -> bool:
         """Whether any parameter takes a gradient."""

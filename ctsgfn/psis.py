@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -175,6 +176,22 @@ def _order_statistics(k: float, sigma: float, cutoff: Tensor, n: int) -> Tensor:
     p = (torch.arange(n, dtype=cutoff.dtype, device=cutoff.device) + 0.5) / n
     unit = -torch.log1p(-p) if abs(k) < 1e-12 else torch.expm1(-k * torch.log1p(-p)) / k
     return torch.log(sigma * unit + cutoff.exp()).clamp(max=0.0)
+
+
+def largest(holds: Callable[[float], bool], most: float, *, halvings: int) -> float:
+    """Largest number up to ``most`` for which something holds that holds below it, by bisection from 0.
+
+    Example:
+        >>> round(largest(lambda x: x * x <= 2.0, 2.0, halvings=40), 6)
+        1.414214
+    """
+    if holds(most):
+        return most
+    low, high = 0.0, most
+    for _ in range(halvings):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def systematic(log_weight: Tensor, n: int) -> Tensor:

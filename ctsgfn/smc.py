@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ctsgfn.bridge import GOAL, Bridge, Places, Scale
 from ctsgfn.errors import InvalidInput
-from ctsgfn.psis import effective_sample_size, psis
+from ctsgfn.psis import effective_sample_size, largest, psis
 
 KEPT = 0.7
 """Effective fraction of the particles that a temperature step keeps: under it, widening has heavy tails."""
@@ -173,16 +173,10 @@ def _systematic(log_weight: Tensor) -> Tensor:
 def _next_temperature(gap: Tensor, left: float) -> float:
     """Largest step of the inverse temperature that keeps enough of the particles effective."""
 
-    def effective(step: float) -> float:
-        return effective_sample_size(step * gap) / len(gap)
+    def effective(step: float) -> bool:
+        return effective_sample_size(step * gap) / len(gap) >= KEPT
 
-    if effective(left) >= KEPT:
-        return left
-    low, high = 0.0, left
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if effective(middle) >= KEPT else (low, middle)
-    return max(low, 1e-6)
+    return max(largest(effective, left, halvings=40), min(left, 1e-6))
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:

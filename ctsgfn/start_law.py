@@ -16,7 +16,7 @@ from ctsgfn.gaussian_fits import GaussianFits, cholesky
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.importance import Importance
 from ctsgfn.mixture_fit import Mixture, fit_mixture
-from ctsgfn.psis import effective_sample_size, systematic
+from ctsgfn.psis import effective_sample_size, largest, systematic
 
 DRAWS = 4096
 """Weighted draws that normals are fitted to."""
@@ -152,15 +152,8 @@ def fitted_law(z: Tensor, log_weight: Tensor) -> FittedLaw:
     """
     n, dim = z.shape
     enough = min(0.5 * n, max(200.0, 10.0 * dim))
-    low, high = 0.0, 1.0
-    if effective_sample_size(log_weight) < enough:
-        for _ in range(30):
-            middle = 0.5 * (low + high)
-            low, high = (
-                (middle, high) if effective_sample_size(middle * log_weight) >= enough else (low, middle)
-            )
-        high = low
-    points = z[systematic((high * log_weight).log_softmax(0), n // 2)]
+    power = largest(lambda v: effective_sample_size(v * log_weight) >= enough, 1.0, halvings=30)
+    points = z[systematic((power * log_weight).log_softmax(0), n // 2)]
     location, tril = points.mean(0), cholesky(torch.cov(points.T).reshape(dim, dim))
     noise = _JITTER * torch.randn_like(points)
     white = torch.linalg.solve_triangular(tril, (points - location).T, upper=False).T + noise

@@ -88,8 +88,8 @@ class LinearGaussianGraphs:
                 f"{list(self.interventions.shape)}."
             )
         dim = self.data.shape[1]
-        rows = [self._local(j) + self._log_prior(dim) for j in range(dim)]
-        object.__setattr__(self, "scores", torch.stack(rows))
+        locals_ = torch.stack([self._local(j) for j in range(dim)])
+        object.__setattr__(self, "scores", locals_ + self._log_prior(dim))
 
     @property
     def measure(self) -> Acyclic:
@@ -198,8 +198,8 @@ class LinearGaussianGraphs:
         if self.prior == "uniform":
             return torch.zeros_like(k)
         if self.prior == "fair":
-            most = (k.clamp(max=d - 1), float(d - 1))
-            return most[0].add(1).lgamma() + (most[1] - most[0] + 1).lgamma() - math.lgamma(d)
+            k = k.clamp(max=d - 1)  # the set of all nodes is never asked for
+            return (k + 1).lgamma() + (d - k).lgamma() - math.lgamma(d)
         if self.prior == "erdos_renyi":
             p = 2 * self.edges_per_node / (d - 1)
             if not 0 < p < 1:

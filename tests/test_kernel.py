@@ -16,6 +16,7 @@ from ctsgfn.errors import InvalidInput, MeasureMismatch, NoSuchEdge
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
+from ctsgfn.law import Law
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue
 from ctsgfn.networks import MLP, FeatureEncoder
 from ctsgfn.reference import ReferenceKernel
@@ -197,7 +198,7 @@ def test_closed_branches_and_dead_atoms_are_never_drawn() -> None:
 def test_law_from_a_context_is_the_same_law() -> None:
     kernel, s = learned(), places([START, PARKED])
     context = kernel.encoder(s, None)
-    torch.testing.assert_close(kernel.from_context(s, None, context).log_mass, kernel(s).log_mass)
+    torch.testing.assert_close(Law(kernel.bind(), s, None, context).log_mass, kernel(s).log_mass)
 
 
 # ------------------------------------------------------------------ refusals

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ctsgfn.distributions import MaskedCategorical
 from ctsgfn.kernel import Head
 from ctsgfn.measures import Counting
-from ctsgfn.networks import Encoder, zero_init
+from ctsgfn.networks import Encoder, FeatureEncoder, zero_init
 from ctsgfn.states import Batch
 
 START = 0.5
@@ -44,41 +44,31 @@ class Informed(Batch):
 
 
 class InformedEncoder(Encoder):
-    """A network of the features of a state, beside the changes of log r that its atoms would make.
+    """A hidden layer of a state, beside the changes of log r that its atoms would make.
 
     Args:
-        features: states -> [B, F].
-        network: [B, F] -> [B, width].
-        width: of the network's output.
+        inner: the encoder of the hidden layer.
         change: states -> [B, size], the change of log r by each atom, anything where it is not live;
             evaluated once per visited state, without gradient.
         live: states -> [B, size] bool.
     """
 
-    anchor: Tensor
-
     def __init__(
-        self,
-        features: Callable[[Any], Tensor],
-        network: nn.Module,
-        width: int,
-        change: Callable[[Any], Tensor],
-        live: Callable[[Any], Tensor],
+        self, inner: FeatureEncoder, change: Callable[[Any], Tensor], live: Callable[[Any], Tensor]
     ) -> None:
         super().__init__()
-        self.features, self.network, self.width = features, network, width
+        self.inner, self.width = inner, inner.width
         self.change, self.live = change, live
-        self.register_buffer("anchor", torch.empty(0), persistent=False)
 
     def observe(self, s: Any) -> Tensor:
         """The changes [B, size], -inf where not live."""
         with torch.no_grad():
-            return self.change(s).to(self.anchor.dtype).masked_fill(~self.live(s), -math.inf)
+            return self.change(s).to(self.inner.anchor.dtype).masked_fill(~self.live(s), -math.inf)
 
     def forward(self, s: Any, seen: Tensor | None) -> Informed:
         """Hidden layer and changes."""
         change = self.observe(s) if seen is None else seen
-        return Informed(self.network(self.features(s).to(self.anchor.dtype)), change)
+        return Informed(self.inner(s, None), change)
 
 
 class InformedCategorical(Head):

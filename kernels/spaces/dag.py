@@ -27,7 +27,7 @@ from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.informed import InformedCategorical, InformedEncoder, InformedGate
 from ctsgfn.measures import Counting, Pushforward
-from ctsgfn.networks import MLP, Encoder, FeatureEncoder, zero_init
+from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
@@ -192,19 +192,15 @@ def dag_kernels(
         raise InvalidInput(f"space {space.name!r} has no acyclic graphs: build it with dag(..).")
     size = add.nodes**2
 
-    def network() -> MLP:
-        return MLP(space.width, hidden, layers)
+    def plain() -> FeatureEncoder:
+        return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
     if isinstance(target, HasChanges):
         changes = target.changes
-        encoder: Encoder = InformedEncoder(
-            space.features, network(), hidden, lambda s: changes(s.edges).flatten(1), add.live
-        )
+        encoder = InformedEncoder(plain(), lambda s: changes(s.edges).flatten(1), add.live)
         forward = Kernel(space.kappa, encoder, [InformedCategorical(size, hidden)], InformedGate(hidden))
     else:
-        encoder = FeatureEncoder(space.features, network(), hidden)
-        forward = Kernel(space.kappa, encoder, [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
+        forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
-    other = FeatureEncoder(space.features, network(), hidden)
-    return forward, Kernel(space.kappa_b, other, [Categorical(size, hidden)])
+    return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
