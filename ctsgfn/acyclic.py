@@ -95,6 +95,25 @@ class Acyclic:
         return found[0]
 
 
+@dataclass(frozen=True)
+class EdgeWeights:
+    """Which weights a graph has: one for each edge, numbered i d + j. For ``WithParameters``.
+
+    Args:
+        nodes: d; weights are [B, d^2].
+
+    Example:
+        >>> EdgeWeights(2)(torch.tensor([[[False, True], [False, False]]])).tolist()
+        [[False, True, False, False]]
+    """
+
+    nodes: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Live weights [B, d^2] of adjacencies [B, d, d]."""
+        return x.bool().flatten(1)
+
+
 def closure(edges: Tensor) -> Tensor:
     """Reflexive transitive closure [B, d, d] bool: whether a path leads from i to j, or i = j.
 

@@ -289,10 +289,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Pushforward(Generic[S]):
-    """Image of a coordinate measure under an injection into the states of a space.
+    """Image of a measure, of coordinates or of other points, under an injection into the states of a space.
 
     Args:
-        base: the measure of the coordinates [B, k].
+        base: the measure of the coordinates [B, k], or points.
         push: coordinates -> states.
         pull: states -> coordinates, the inverse of ``push`` on its image.
         owns: states -> [B] bool, which states lie in the image.
@@ -308,9 +308,9 @@ class Pushforward(Generic[S]):
         2.0
     """
 
-    base: Measure[Tensor]
-    push: Callable[[Tensor], S] = field(repr=False)
-    pull: Callable[[S], Tensor] = field(repr=False)
+    base: Measure[Any]
+    push: Callable[[Any], S] = field(repr=False)
+    pull: Callable[[S], Any] = field(repr=False)
     owns: Callable[[S], Tensor] = field(repr=False)
 
     def __str__(self) -> str:

@@ -160,7 +160,7 @@ class ReplayTrajectories:
     def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         """Return n trajectories, the fresh ones first."""
         if self._saved:  # only now is the space's own class of states at hand
-            states = type(gfn.space.source(1))(**self._saved["states"])
+            states = gfn.space.source(1).of(self._saved["states"].values())
             self.memory = Trajectories(states, self._saved["owner"], self._saved["last"])
             self._saved = {}
         old = 0 if self.memory is None else _replayed(n, self.fraction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
@@ -16,7 +16,7 @@ class Batch:
     """Mixin for frozen dataclasses of tensors whose axis 0 counts the states of a batch.
 
     A space declares its state in a few lines and inherits selection, writing and stacking; a state
-    is a point of the space and nothing more.
+    is a point of the space and nothing more. A field may itself be a batch.
 
     Raises:
         InvalidInput: from ``cat``, when there is nothing to stack.
@@ -34,8 +34,20 @@ class Batch:
     """
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fields by name, in the order they were declared."""
-        return cast(dict[str, Tensor], self.__dict__)
+        """Return the tensors by name, in the order they were declared; "outer.inner" in a nested batch."""
+        if not any(isinstance(field, Batch) for field in self.__dict__.values()):
+            return cast(dict[str, Tensor], self.__dict__)
+        found: dict[str, Tensor] = {}
+        for name, field in self.__dict__.items():
+            inner = field.tensors() if isinstance(field, Batch) else {"": field}
+            found |= {f"{name}.{key}" if key else name: t for key, t in inner.items()}
+        return found
+
+    def of(self, tensors: Iterable[Tensor]) -> Self:
+        """Return a batch of this kind of other tensors, in the order of ``tensors()``."""
+        left = iter(tensors)
+        fields = self.__dict__.values()
+        return type(self)(*[field.of(left) if isinstance(field, Batch) else next(left) for field in fields])
 
     @property
     def anchor(self) -> Tensor:
@@ -48,17 +60,17 @@ class Batch:
         return len(next(iter(self.tensors().values())))
 
     def __getitem__(self, rows: Any) -> Self:
-        return type(self)(*[t[rows] for t in self.tensors().values()])
+        return self.of(t[rows] for t in self.tensors().values())
 
     def put(self, rows: Tensor, values: Self) -> Self:
         """Return a copy in which ``rows`` (long or bool) are replaced by ``values``."""
         index = rows.nonzero().squeeze(-1) if rows.dtype == torch.bool else rows
         pairs = zip(self.tensors().values(), values.tensors().values(), strict=True)
-        return type(self)(*[old.index_copy(0, index, new) for old, new in pairs])
+        return self.of(old.index_copy(0, index, new) for old, new in pairs)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
         """Apply ``fn`` to every tensor: ``.map(lambda t: t.roll(-1, 0))``."""
-        return type(self)(*[fn(t) for t in self.tensors().values()])
+        return self.of(fn(t) for t in self.tensors().values())
 
     def like(self, anchor: Tensor) -> Self:
         """Move to the device of ``anchor``, and its floating fields to the dtype of ``anchor``."""
@@ -72,7 +84,7 @@ class Batch:
         if not parts:
             raise InvalidInput(f"{cls.__name__}.cat got no batches to stack: pass at least one.")
         columns = zip(*[p.tensors().values() for p in parts], strict=True)
-        return type(parts[0])(*[torch.cat(column) for column in columns])
+        return parts[0].of(torch.cat(column) for column in columns)
 
 
 S = TypeVar("S", bound=Batch)

@@ -102,7 +102,7 @@ def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteris
         observations.append(torch.zeros_like(observations[-1]))
         seen = torch.stack(observations, dim=1).flatten(0, 1)
     return Trajectories(
-        type(s)(*[torch.stack(column, dim=1).flatten(0, 1) for column in columns]),
+        s.of(torch.stack(column, dim=1).flatten(0, 1) for column in columns),
         torch.arange(n, device=device).repeat_interleave(edges),
         last.flatten(),
         log_forward,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn import targets
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
@@ -30,6 +31,7 @@ from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornste
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 
@@ -102,6 +104,41 @@ def log_hill(dim: int) -> float:
     return dim * math.log(math.e - 1)
 
 
+def positive(cell: Tensor) -> Tensor:
+    """On cells: a parameter for each axis along which the cell is not at 0."""
+    return cell > 0
+
+
+def off_diagonal(graph: Tensor) -> Tensor:
+    """On graphs of two nodes: a parameter for each of the two edges."""
+    return graph.flatten(1)[:, 1:3]
+
+
+def shaded(space: Space[Any, Any]) -> Density[Any]:
+    """On cells or graphs with parameters: log r = minus half of their number, less |theta - 1/2|^2 / 2."""
+
+    def log_density(x: Any) -> Tensor:
+        live = space.points.live(x.model)  # type: ignore[attr-defined]
+        each = 0.5 * (x.theta - 0.5).square() + 0.5
+        return -(each * live).sum(-1)
+
+    return as_target(log_density, space.points)
+
+
+def log_shaded(models: Tensor, live: Callable[[Tensor], Tensor]) -> float:
+    """Log Z of ``shaded``: each model has (sqrt(2 pi / e))^k."""
+    return float((live(models).sum(-1) * (0.5 * math.log(2 * math.pi) - 0.5)).double().logsumexp(0))
+
+
+def parameterised(
+    kernels: Callable[..., Any], structure: Space[Any, Any], space: Space[Any, Any], **options: Any
+) -> GFlowNet[Any]:
+    """Kernels of the structure, a small mixture for its parameters, and log u."""
+    inner = kernels(structure, hidden=16, **options)
+    pair = with_parameters_kernels(space, structure, inner, hidden=16, components=2)
+    return GFlowNet(space, *pair, log_flow=state_flow(space, hidden=16))
+
+
 def flow(kernels: Callable[..., Any], space: Space[Any, Any], **options: Any) -> GFlowNet[Any]:
     """The default kernels of a space, and a network for log u."""
     return GFlowNet(space, *kernels(space, **options), log_flow=state_flow(space, hidden=16))
@@ -143,6 +180,18 @@ SPACES: dict[str, SpaceCase] = {
         kernels=sliced,
         target=bell,
         log_z=lambda space: log_bell(2),
+    ),
+    "dag_with_parameters": SpaceCase(
+        space=lambda: with_parameters(dag(2), 2, off_diagonal),
+        kernels=lambda space: parameterised(dag_kernels, dag(2), space),
+        target=shaded,
+        log_z=lambda space: log_shaded(Acyclic(2).all(), off_diagonal),
+    ),
+    "grid_with_parameters": SpaceCase(
+        space=lambda: with_parameters(hypergrid(2, 3), 2, positive),
+        kernels=lambda space: parameterised(hypergrid_kernels, hypergrid(2, 3), space),
+        target=shaded,
+        log_z=lambda space: log_shaded(torch.cartesian_prod(torch.arange(3), torch.arange(3)), positive),
     ),
     "hypergrid": SpaceCase(
         space=lambda: hypergrid(2, 4),

@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic evidence mixture_fit",
-        "reference target summary arviz_export pyro_runs",
+        "reference target summary arviz_export pyro_runs with_parameters",
         "law coordinates",
         "kernel space counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
@@ -130,7 +130,7 @@ def test_kernels_import_the_core_and_heads(path: Path) -> None:
 @pytest.mark.parametrize("path", files("targets"), ids=label)
 def test_targets_import_densities_only(path: Path) -> None:
     seen = {name for name in own(path) if not name.startswith("targets")}
-    assert seen <= {"target", "measures", "acyclic", "errors"}
+    assert seen <= {"target", "measures", "acyclic", "with_parameters", "errors"}
     assert not {"kernels", "targets"} & {name.split(".")[0] for name in imports(path)}, "a second copy"
 
 
