@@ -19,6 +19,7 @@ from ctsgfn.space import Space
 from ctsgfn.states import Batch
 from ctsgfn.target import Target, as_target, transformed
 from ctsgfn.training import train
+from ctsgfn.with_parameters import Parameterised, WithParameters
 
 __version__ = "0.1.0"
 
@@ -37,12 +38,14 @@ __all__ = [
     "History",
     "Kernel",
     "Lebesgue",
+    "Parameterised",
     "Product",
     "ReferenceKernel",
     "Sampler",
     "Space",
     "Sum",
     "Target",
+    "WithParameters",
     "as_target",
     "bayes_factor",
     "behaviours",

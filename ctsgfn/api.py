@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, walk_back
+from ctsgfn.behaviours import Behaviour, epsilon_choices, epsilon_uniform, mixed, on_policy, walk_back
 from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
@@ -27,6 +27,9 @@ from ctsgfn.space import Space
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
 from ctsgfn.trajectories import Trajectories
+
+GROWN = ("dag", "with_parameters")
+"""Builders of structures that are grown choice by choice."""
 
 
 def fit(
@@ -61,8 +64,8 @@ def fit(
     On R^d a warm-up finds the modes, location and scale (``ctsgfn.warmup``). A mixture of normals, fitted
     to what it found and then trained as the first step of a flow, is tried first; where its effective
     sample size, Pareto k or bounds fall short, the coordinates are drawn one after another, or diffusion
-    steps are learned after a mixture, and ``sampler.notes`` says why. Bounded boxes, angles, grids and
-    acyclic graphs get spaces of their own.
+    steps are learned after a mixture, and ``sampler.notes`` says why. Bounded boxes, angles, grids,
+    acyclic graphs, and structures with parameters get spaces of their own.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
@@ -74,8 +77,8 @@ def fit(
         kernel: on R^d "auto", "mixture" (one step), "autoregressive" (one step, a mixture for each
             coordinate given those before it), "chain" (a mixture, then diffusion steps) or "diffusion"
             (diffusion steps alone).
-        objective: what is minimised; by default trajectory balance, and on acyclic graphs the variance of
-            log Z, which starts hundreds of nats from where a learned log Z would have to go.
+        objective: what is minimised; by default trajectory balance, and on structures that grow the variance
+            of log Z, which starts hundreds of nats from where a learned log Z would have to go.
         behaviour: who draws the trajectories; by default suited to the space.
         steps: updates of a training run; by default 1000, or as many as the budget lets.
         budget: time for all of the fit, such as "90s", "2min", "1h" or a number of seconds. Training ends
@@ -126,7 +129,7 @@ def fit(
     if lr is None:
         lr = 1e-2 if name in ("cube", "hypergrid") else 3e-3
     if objective is None:
-        objective = log_partition_variance if name == "dag" else trajectory_balance
+        objective = log_partition_variance if name in GROWN else trajectory_balance
     limit = None if budget is None else Budget(seconds(budget))
     training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint, limit)
     with seeded(seed):
@@ -155,7 +158,7 @@ def fit(
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
             explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
-            if name == "dag" and not training.pathwise:
+            if name in GROWN and not training.pathwise:
                 training = _explored(sampler, training)
             behaviour = (
                 on_policy
@@ -167,9 +170,9 @@ def fit(
 
 
 def _explored(sampler: Sampler[Any, Any], training: Training) -> Training:
-    """Train for the first half with walks that explore: graphs have modes that a flow alone may not find."""
+    """Train for the first half with walks that explore: structures have modes that a flow may not find."""
     half = None if training.steps is None else max(1, training.steps // 2)
-    explore = mixed(on_policy, epsilon_uniform(0.3), 0.5)
+    explore = mixed(on_policy, epsilon_choices(0.3), 0.5)
     first = replace(training, steps=half, stages=2)
     first.run(sampler.gfn, sampler.target, explore, "exploring", steps=1000)
     rest = None if training.steps is None or half is None else max(1, training.steps - half)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ctsgfn.balance import Balance, pieces
-from ctsgfn.diffuse import diffuse
+from ctsgfn.diffuse import Diffuse, diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.gradient import CHUNK
-from ctsgfn.kernel import Kernel
+from ctsgfn.kernel import Head, Kernel
 from ctsgfn.law import Law
 from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.states import Jump
@@ -84,8 +84,7 @@ class Guided:
                 f"the guide walks on {guide.reference.name!r} and the flow on {kernel.reference.name!r}: "
                 "build the guide on the same reference kernel."
             )
-        if not 0.0 <= rate <= 1.0:
-            raise InvalidInput(f"rate must be in [0, 1], got {rate!r}.")
+        _fraction("rate", rate)
         self.kernel, self.guide, self.rate = kernel, guide, rate
         self.anchor = kernel.anchor
 
@@ -150,6 +149,9 @@ def guided(guide: Callable[[GFlowNet[Any]], Kernel[Any]], rate: float = 1.0) -> 
         guide: flow -> the kernel that draws (it may share the flow's modules).
         rate: fraction of the states at which it draws.
 
+    Raises:
+        InvalidInput: when the rate is not in [0, 1].
+
     Example:
         >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
         >>> space = hypergrid(2, 4)
@@ -157,6 +159,7 @@ def guided(guide: Callable[[GFlowNet[Any]], Kernel[Any]], rate: float = 1.0) -> 
         >>> len(guided(lambda g: g.forward_kernel, 0.5)(gfn, 7))
         7
     """
+    _fraction("rate", rate)
 
     def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
         return replace(rollout(gfn.space, Guided(gfn.forward_kernel, guide(gfn), rate), n), own=None)
@@ -170,14 +173,28 @@ def epsilon_uniform(epsilon: float) -> Behaviour:
     Raises:
         InvalidInput: when epsilon is not in [0, 1].
     """
-    if not 0.0 <= epsilon <= 1.0:
-        raise InvalidInput(f"epsilon must be in [0, 1], got {epsilon!r}.")
+    return guided(lambda gfn: diffuse(gfn.space.kappa).to(gfn.log_z), epsilon)
 
-    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
-        walker = diffuse(gfn.space.kappa).to(gfn.log_z)
-        return replace(rollout(gfn.space, Guided(gfn.forward_kernel, walker, epsilon), n), own=None)
 
-    return behave
+def epsilon_choices(epsilon: float) -> Behaviour:
+    """At each state, choose evenly with probability epsilon, else as the flow does; coordinates are its own.
+
+    Only what is counted is explored: branches, and the atoms of counting measures. Parameters that were
+    drawn without a thought would be far out in every tail of the target.
+
+    Raises:
+        InvalidInput: when epsilon is not in [0, 1].
+    """
+
+    def walker(gfn: GFlowNet[Any]) -> Kernel[Any]:
+        own = gfn.forward_kernel
+        heads: list[Head] = [
+            Diffuse(head.base) if isinstance(head.base, Counting) else head  # type: ignore[misc]
+            for head in own.heads
+        ]
+        return Kernel(own.reference, own.encoder, heads).to(own.anchor)
+
+    return guided(walker, epsilon)
 
 
 def from_data(x: Any) -> Behaviour:
@@ -207,8 +224,7 @@ def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:
     Raises:
         InvalidInput: when the fraction is not in [0, 1], or a behaviour has a memory of its own.
     """
-    if not 0.0 <= fraction <= 1.0:
-        raise InvalidInput(f"fraction must be in [0, 1], got {fraction!r}.")
+    _fraction("fraction", fraction)
     for part in (first, second):
         if isinstance(part, Remembers):
             raise InvalidInput(
@@ -251,3 +267,8 @@ def _require_inside(gfn: GFlowNet[Any], x: Any) -> None:
             f"the data hold the point {where}, outside the {points} of {gfn.space.name}: leave such points "
             "out, or transform the data into the space's own coordinates."
         )
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise InvalidInput(f"{name} must be in [0, 1], got {value!r}.")

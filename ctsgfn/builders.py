@@ -28,12 +28,14 @@ from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
 from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
 from ctsgfn.target import Target, transformed
 from ctsgfn.whitening import Whitening
+from ctsgfn.with_parameters import WithParameters
 
 Built = tuple[GFlowNet[Any], Target[Any]]
 """A flow, and the target in the coordinates of its space."""
@@ -117,23 +119,40 @@ def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     return _assemble(space, torus_kernels(space, hidden=options["hidden"]), options), target
 
 
-def build_hypergrid(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Cells of a grid, or {0, .., n - 1}: option hidden."""
-    measure = target.measure
+Kernels = tuple[Kernel[Any], Kernel[Any]]
+"""A forward and a backward kernel."""
+
+
+def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple[Space[Any, Any], Kernels]:
+    """A space of discrete structures on a measure, and kernels for a target on them.
+
+    The target may be on structures with parameters; where it has ``changes``, it is climbed from the start.
+    """
+    if isinstance(measure, Acyclic):
+        graphs = dag(measure.nodes)
+        return graphs, dag_kernels(graphs, target, hidden=max(128, hidden))
     parts = measure.parts if isinstance(measure, Product) else (measure,)
     side = parts[0]
     assert isinstance(side, Counting)
-    space = hypergrid(len(parts), side.size)
+    cells = hypergrid(len(parts), side.size)
     if not isinstance(measure, Product):
-        space = replace(space, points=measure)
-    return _assemble(space, hypergrid_kernels(space, hidden=options["hidden"]), options), target
+        cells = replace(cells, points=measure)
+    return cells, hypergrid_kernels(cells, hidden=hidden)
 
 
-def build_dag(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Acyclic graphs, edge by edge: option hidden; a target with ``changes`` is climbed from the start."""
-    assert isinstance(target.measure, Acyclic)
-    space = dag(target.measure.nodes)
-    return _assemble(space, dag_kernels(space, target, hidden=max(128, options["hidden"])), options), target
+def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
+    """Acyclic graphs edge by edge, cells of a grid, or {0, .., n - 1}: option hidden."""
+    space, kernels = structures(target.measure, target, options["hidden"])
+    return _assemble(space, kernels, options), target
+
+
+def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Built:
+    """Structures, and parameters once they are complete: option hidden."""
+    measure, hidden = target.measure, options["hidden"]
+    assert isinstance(measure, WithParameters)
+    inner, kernels = structures(measure.models, target, hidden)
+    space = with_parameters(inner, measure.size, measure.live)
+    return _assemble(space, with_parameters_kernels(space, inner, kernels, hidden=hidden), options), target
 
 
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:
@@ -141,9 +160,7 @@ def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any
     return _assemble(space, default_kernels(space, hidden=options["hidden"]), options)
 
 
-def _assemble(
-    space: Space[Any, Any], kernels: tuple[Kernel[Any], Kernel[Any]], options: Mapping[str, Any]
-) -> GFlowNet[Any]:
+def _assemble(space: Space[Any, Any], kernels: Kernels, options: Mapping[str, Any]) -> GFlowNet[Any]:
     flow = state_flow(space, hidden=options["hidden"]) if options["flow"] else None
     return GFlowNet(space, *kernels, log_flow=flow)
 
@@ -152,8 +169,9 @@ BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "diffusion": build_diffusion,
     "cube": build_cube,
     "torus": build_torus,
-    "hypergrid": build_hypergrid,
-    "dag": build_dag,
+    "hypergrid": build_structures,
+    "dag": build_structures,
+    "with_parameters": build_with_parameters,
 }
 
 
@@ -167,18 +185,27 @@ def choose(measure: Measure[Any]) -> str:
         >>> choose(Lebesgue(3)), choose(Lebesgue(3, 0.0, 1.0)), choose(Haar(2)), choose(Counting(7))
         ('diffusion', 'cube', 'torus', 'hypergrid')
     """
+    if isinstance(measure, WithParameters):
+        choose_structures(measure.models)
+        return "with_parameters"
     if isinstance(measure, Lebesgue):
         return "cube" if measure.is_finite else "diffusion"
     if isinstance(measure, Haar):
         return "torus"
+    return choose_structures(measure)
+
+
+def choose_structures(measure: Measure[Any]) -> str:
+    """Name the builder for a measure on discrete structures.
+
+    Raises:
+        InvalidInput: when there is none.
+    """
     if isinstance(measure, Acyclic):
         return "dag"
-    if isinstance(measure, Counting) and measure.size > 1:
+    parts = measure.parts if isinstance(measure, Product) else (measure,)
+    if len(set(parts)) == 1 and isinstance(parts[0], Counting) and parts[0].size > 1:
         return "hypergrid"
-    if isinstance(measure, Product) and len(set(measure.parts)) == 1:
-        part = measure.parts[0]
-        if isinstance(part, Counting) and part.size > 1:
-            return "hypergrid"
     raise InvalidInput(
         f"fit has no default space for {measure}: pass space= or gfn= on points of this measure, or write "
         "the target against Lebesgue, Haar, Counting or a power of a Counting measure."

@@ -43,9 +43,10 @@ class Diffuse(Head):
                 "of R^k), Haar, Counting, Atom or a Product of these."
             )
 
-    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> Distribution:
-        """Return the law, the same at every state but for ``live``."""
-        return _law(self.base, context, live)
+    def forward(self, context: Any, s: Any, live: Tensor | None) -> Distribution:
+        """Return the law, the same at every state but for ``live``; context is a tensor, or a batch."""
+        like = context if isinstance(context, Tensor) else next(iter(context.tensors().values()))
+        return _law(self.base, like, live)
 
 
 def _law(base: Measure[Tensor], context: Tensor, live: Tensor | None) -> Distribution:

@@ -15,6 +15,7 @@ from ctsgfn.balance import Wanted, balance
 from ctsgfn.behaviours import (
     Behaviour,
     Guided,
+    epsilon_choices,
     epsilon_uniform,
     from_data,
     guided,
@@ -53,6 +54,7 @@ def on(name: str) -> dict[str, Behaviour]:
     found: dict[str, Behaviour] = {
         "on_policy": on_policy,
         "epsilon_uniform": epsilon_uniform(0.3),
+        "epsilon_choices": epsilon_choices(0.3),
         "guided": guided(lambda gfn: diffuse(gfn.space.kappa).double(), 0.6),
     }
     if name != "torus":
@@ -91,7 +93,9 @@ def test_observations_are_those_of_the_flow(space: str, behaviour: str) -> None:
     torch.testing.assert_close(t.seen[~t.last], seen[~t.last])
 
 
-@pytest.mark.parametrize("behaviour", ["on_policy", "epsilon_uniform", "guided", "tempered", "widened"])
+@pytest.mark.parametrize(
+    "behaviour", ["on_policy", "epsilon_uniform", "epsilon_choices", "guided", "tempered", "widened"]
+)
 def test_only_the_flow_itself_owns_its_draws(behaviour: str) -> None:
     """ESS and the evidence bound are computed of the rows that ``own`` marks."""
     t = on("diffusion")[behaviour](flow("diffusion"), 5)
