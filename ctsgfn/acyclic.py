@@ -6,6 +6,7 @@ A graph on d nodes is its adjacency [d, d], bool: entry (i, j) is the edge i -> 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,21 @@ LISTED = 5
 class Acyclic:
     r"""Counting measure on the directed acyclic graphs on ``nodes`` labelled nodes; points [B, d, d] bool.
 
-    Its probe draws a uniform order of the nodes and keeps each edge that follows it with probability
-    1/2, so that
+    Its probe places the nodes one after another, each drawn evenly from those whose required parents are
+    placed, and gives each a set of parents drawn evenly from those that it may have among the nodes placed
+    before. Without constraints that is a uniform order in which each edge is kept with probability 1/2,
 
     .. math:: P(G) = \frac{\#\{\text{topological orders of } G\}}{d!}\, 2^{-d (d - 1) / 2}.
 
+    Args:
+        nodes: d.
+        max_parents: most parents of a node; None for no bound.
+        forbidden: pairs (i, j): no edge i -> j.
+        required: pairs (i, j): always the edge i -> j.
+
     Raises:
-        InvalidInput: when nodes < 1; from ``probe`` and ``log_probe`` with more than 12 nodes.
+        InvalidInput: when nodes < 1, or no graph meets the constraints; from ``probe`` and ``log_probe``
+            with more than 12 nodes.
 
     References:
         Counting acyclic digraphs (Robinson, 1973), in New directions in the theory of graphs.
@@ -42,37 +51,102 @@ class Acyclic:
         >>> x, w = graphs.probe(4096)
         >>> abs(float(w.exp().mean()) / 25 - 1) < 0.1
         True
+        >>> len(Acyclic(3, max_parents=1, required=[(0, 1)]).all())
+        4
     """
 
     nodes: int
+    max_parents: int | None = None
+    forbidden: Iterable[tuple[int, int]] = frozenset()
+    required: Iterable[tuple[int, int]] = frozenset()
 
     def __post_init__(self) -> None:
         whole("Acyclic nodes", self.nodes)
+        if self.max_parents is not None:
+            whole("max_parents", self.max_parents)
+        for name in ("forbidden", "required"):
+            object.__setattr__(self, name, _pairs(name, getattr(self, name), self.nodes))
+        required = self._mask(self.required)
+        both = [pair for pair in self.required if pair in set(self.forbidden)]
+        if both:
+            raise InvalidInput(f"the edge {both[0]} is both required and forbidden: leave it out of one.")
+        if bool((required & closure(required[None])[0].T).any()):
+            raise InvalidInput("the required edges form a cycle, and no acyclic graph has them all.")
+        most = int(required.sum(0).max())
+        if self.max_parents is not None and most > self.max_parents:
+            raise InvalidInput(
+                f"node {int(required.sum(0).argmax())} has {most} required parents, and max_parents is "
+                f"{self.max_parents}: raise it."
+            )
 
     def __str__(self) -> str:
-        return f"counting measure on acyclic graphs of {self.nodes} nodes"
+        parts = [f"counting measure on acyclic graphs of {self.nodes} nodes"]
+        parts += [] if self.max_parents is None else [f"at most {self.max_parents} parents each"]
+        parts += [f"without {sorted(self.forbidden)}"] if self.forbidden else []
+        parts += [f"with {sorted(self.required)}"] if self.required else []
+        return ", ".join(parts)
+
+    @property
+    def must(self) -> Tensor:
+        """Required edges, [d, d] bool."""
+        return self._mask(self.required)
+
+    @property
+    def may(self) -> Tensor:
+        """Edges that are neither loops nor forbidden, [d, d] bool."""
+        return ~(self._mask(self.forbidden) | torch.eye(self.nodes, dtype=torch.bool))
+
+    @property
+    def most(self) -> int:
+        """Most parents of a node."""
+        return self.nodes - 1 if self.max_parents is None else min(self.max_parents, self.nodes - 1)
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
-        """Order the nodes at random, and keep each edge along the order with probability 1/2."""
-        place = torch.rand(n, self.nodes).argsort(-1)
-        along = place[:, :, None] < place[:, None, :]
-        x = along & (torch.rand(n, self.nodes, self.nodes) < 0.5)
+        """Place the nodes one after another, each with parents among those before it."""
+        d, must, may = self.nodes, self.must, self.may
+        rows, placed = torch.arange(n), torch.zeros(n, self.nodes, dtype=torch.bool)
+        x = torch.zeros(n, d, d, dtype=torch.bool)
+        choices = torch.tensor([[math.comb(e, m) for m in range(d)] for e in range(d)]).double()
+        for _ in range(d):
+            ready = ~placed & ~(must & ~placed[:, :, None]).any(1)
+            node = torch.multinomial(ready.double(), 1).squeeze(-1)
+            always = must.T[node]
+            free = placed & may.T[node] & ~always
+            room = self.most - always.sum(-1)
+            law = choices[free.sum(-1)] * (torch.arange(d) <= room[:, None])
+            size = torch.multinomial(law, 1)
+            rank = torch.rand(n, d).masked_fill(~free, 2.0).argsort(-1).argsort(-1)
+            x[rows, :, node] = always | (free & (rank < size))
+            placed[rows, node] = True
         return x, -self.log_probe(x)
 
     def log_probe(self, x: Tensor) -> Tensor:
         """Log-probability of the probe law, [B]."""
         d = self.nodes
-        constant = math.lgamma(d + 1) + 0.5 * d * (d - 1) * math.log(2.0)
-        return topological_orders(x).log() - constant
+        if d > ORDERED:
+            raise _too_many_orders(d)
+        sets = torch.arange(1 << d)
+        inside = (sets[:, None] >> torch.arange(d) & 1).bool()  # [2^d, d]
+        missing = (self.must & ~inside[:, :, None]).any(1)  # [2^d, j]
+        ready = (~inside & ~missing).sum(-1).clamp(min=1)  # of the whole set nobody asks
+        free = (inside[:, :, None] & self.may & ~self.must).sum(1)
+        room = self.most - self.must.sum(0)
+        count = torch.tensor(
+            [[sum(math.comb(e, m) for m in range(r + 1)) for r in range(d)] for e in range(d)]
+        )
+        weight = 1.0 / (ready[:, None] * count.double()[free, room])
+        return topological_orders(x, weight.T.to(x.device)).log()
 
     def contains(self, x: Tensor) -> Tensor:
-        """Which adjacencies have no cycle, [B]."""
+        """Which adjacencies have no cycle and meet the constraints, [B]."""
         edges = x.bool()
-        path = closure(edges)
-        return ~(edges & path.transpose(1, 2)).flatten(1).any(-1)
+        must, may = self.must.to(x.device), self.may.to(x.device)
+        good = ~(edges & closure(edges).transpose(1, 2)).flatten(1).any(-1)
+        good = good & ~(edges & ~may | ~edges & must).flatten(1).any(-1)
+        return good & (edges.sum(1) <= self.most).all(-1)
 
     def all(self) -> Tensor:
-        """Every acyclic graph once, [count, d, d] bool.
+        """Every graph of the support once, [count, d, d] bool.
 
         Raises:
             InvalidInput: with more than 5 nodes.
@@ -82,17 +156,33 @@ class Acyclic:
             raise InvalidInput(
                 f"acyclic graphs are listed up to {LISTED} nodes, not for {d}: there are too many."
             )
-        found = [torch.zeros(1, d, d, dtype=torch.bool)]
-        pairs = [(i, j) for i in range(d) for j in range(d) if i < j]
-        for i, j in pairs:  # each pair of nodes: no edge, or one of the two directions
-            grown = []
-            for ends in ((i, j), (j, i)):
-                more = found[0].clone()
-                more[:, ends[0], ends[1]] = True
-                grown.append(more)
-            graphs = torch.cat([found[0], *grown])
-            found[0] = graphs[self.contains(graphs)]
-        return found[0]
+        found = torch.zeros(1, d, d, dtype=torch.bool)
+        for i in range(d):
+            for j in range(i):  # each pair of nodes: no edge, or one of the two directions
+                grown = [found]
+                for ends in ((i, j), (j, i)):
+                    more = found.clone()
+                    more[:, ends[0], ends[1]] = True
+                    grown.append(more)
+                graphs = torch.cat(grown)
+                cyclic = graphs & closure(graphs).transpose(1, 2)
+                found = graphs[~cyclic.flatten(1).any(-1)]
+        return found[self.contains(found)]
+
+    def _mask(self, pairs: Iterable[tuple[int, int]]) -> Tensor:
+        out = torch.zeros(self.nodes, self.nodes, dtype=torch.bool)
+        for i, j in pairs:
+            out[i, j] = True
+        return out
+
+
+def _pairs(name: str, pairs: Iterable[tuple[int, int]], nodes: int) -> frozenset[tuple[int, int]]:
+    """Pairs of nodes, checked."""
+    found = [tuple(int(end) for end in pair) for pair in pairs]
+    for pair in found:
+        if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= end < nodes for end in pair):
+            raise InvalidInput(f"{name} holds {pair}: it takes pairs (i, j) of two nodes below {nodes}.")
+    return frozenset((i, j) for i, j in found)
 
 
 @dataclass(frozen=True)
@@ -130,10 +220,14 @@ def closure(edges: Tensor) -> Tensor:
     return reach
 
 
-def topological_orders(edges: Tensor) -> Tensor:
-    """Number of topological orders [B] of graphs [B, d, d], float64; 0 with a cycle.
+def topological_orders(edges: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""Number of topological orders [B] of graphs [B, d, d], float64; 0 with a cycle.
 
-    The orders of a set of nodes are counted by the last of them, which must have no child in the set.
+    With weights, the sum over the orders of :math:`\prod_k w_{j_k}(\{j_1, .., j_{k - 1}\})`.
+
+    Args:
+        edges: the graphs.
+        weight: [d, 2^d], of placing a node after a set of nodes, the bits of a number.
 
     Raises:
         InvalidInput: with more than 12 nodes.
@@ -144,10 +238,7 @@ def topological_orders(edges: Tensor) -> Tensor:
     """
     d = edges.shape[-1]
     if d > ORDERED:
-        raise InvalidInput(
-            f"topological orders are counted up to {ORDERED} nodes, not for {d}: check a smaller space of "
-            "the same kind."
-        )
+        raise _too_many_orders(d)
     bit = 1 << torch.arange(d, device=edges.device)
     children = (edges.long() * bit).sum(-1)  # [B, d] as bits
     orders = torch.zeros(len(edges), 1 << d, dtype=torch.float64, device=edges.device)
@@ -157,6 +248,15 @@ def topological_orders(edges: Tensor) -> Tensor:
         total = orders.new_zeros(len(edges), len(sets))
         for j in range(d):
             last = ((sets >> j) & 1).bool() & ((children[:, j, None] & sets) == 0)
-            total += torch.where(last, orders[:, sets & ~(1 << j)], 0.0)
+            before = sets & ~(1 << j)
+            each = orders[:, before] if weight is None else orders[:, before] * weight[j, before]
+            total += torch.where(last, each, 0.0)
         orders[:, sets] = total
     return orders[:, -1]
+
+
+def _too_many_orders(nodes: int) -> InvalidInput:
+    return InvalidInput(
+        f"topological orders are counted up to {ORDERED} nodes, not for {nodes}: check a smaller space of "
+        "the same kind."
+    )

@@ -129,7 +129,12 @@ def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple
     The target may be on structures with parameters; where it has ``changes``, it is climbed from the start.
     """
     if isinstance(measure, Acyclic):
-        graphs = dag(measure.nodes)
+        graphs = dag(
+            measure.nodes,
+            max_parents=measure.max_parents,
+            forbidden=measure.forbidden,
+            required=measure.required,
+        )
         return graphs, dag_kernels(graphs, target, hidden=max(128, hidden))
     parts = measure.parts if isinstance(measure, Product) else (measure,)
     side = parts[0]

@@ -169,6 +169,12 @@ SPACES: dict[str, SpaceCase] = {
         target=sparse,
         log_z=log_sparse,
     ),
+    "constrained_dag": SpaceCase(
+        space=lambda: dag(4, max_parents=1, forbidden=[(3, 0)], required=[(1, 2)]),
+        kernels=lambda space: flow(dag_kernels, space, hidden=16, learned_backward=True),
+        target=sparse,
+        log_z=log_sparse,
+    ),
     "diffusion": SpaceCase(
         space=lambda: diffusion(2, steps=4, sigma=1.5),
         kernels=sliced,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -49,14 +50,17 @@ def test_every_graph_is_in_the_support_or_has_a_cycle() -> None:
     assert int(told.sum()) == 25
 
 
-@pytest.mark.parametrize("nodes", [3, 4])
-def test_the_law_of_the_probe(nodes: int) -> None:
+CONSTRAINED = Acyclic(4, max_parents=2, forbidden=[(0, 1), (2, 3)], required=[(1, 2)])
+
+
+@pytest.mark.parametrize("measure", [Acyclic(3), Acyclic(4), CONSTRAINED, Acyclic(4, max_parents=1)], ids=str)
+def test_the_law_of_the_probe(measure: Acyclic) -> None:
     """It sums to 1 over all graphs, and the frequencies of 40,000 probes are its own (|z| < 5.5)."""
-    graphs = Acyclic(nodes).all()
-    law = Acyclic(nodes).log_probe(graphs).exp()
+    nodes, graphs = measure.nodes, measure.all()
+    law = measure.log_probe(graphs).exp()
     torch.testing.assert_close(law.sum(), torch.ones((), dtype=torch.float64))
-    x, w = Acyclic(nodes).probe(40_000)
-    torch.testing.assert_close(w, -Acyclic(nodes).log_probe(x))
+    x, w = measure.probe(40_000)
+    torch.testing.assert_close(w, -measure.log_probe(x))
     key = 1 << torch.arange(nodes * nodes)
     index = {int(k): i for i, k in enumerate((graphs.flatten(1).long() * key).sum(-1))}
     counts = torch.zeros(len(graphs), dtype=torch.float64)
@@ -88,7 +92,43 @@ def test_too_many_nodes_are_refused_with_a_remedy() -> None:
         Acyclic(0)
 
 
+def test_constraints_keep_the_graphs_that_meet_them() -> None:
+    """Those of the whole list, one by one; and no others are in the support."""
+    x = Acyclic(4).all()
+    kept = ~x[:, 0, 1] & ~x[:, 2, 3] & x[:, 1, 2] & (x.sum(1) <= 2).all(-1)
+    assert torch.equal(CONSTRAINED.contains(x), kept)
+    assert len(CONSTRAINED.all()) == int(kept.sum()) > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_parents": 0}, "max_parents must be a whole number of at least 1"),
+        ({"forbidden": [(0, 3)]}, r"forbidden holds \(0, 3\): it takes pairs \(i, j\) of two nodes below 3"),
+        ({"required": [(1, 1)]}, r"required holds \(1, 1\)"),
+        ({"required": [(0, 1)], "forbidden": [(0, 1)]}, r"edge \(0, 1\) is both required and forbidden"),
+        ({"required": [(0, 1), (1, 2), (2, 0)]}, "required edges form a cycle"),
+        ({"required": [(0, 2), (1, 2)], "max_parents": 1}, "node 2 has 2 required parents"),
+        ({"forbidden": list(itertools.permutations(range(3), 2))}, "leave nothing to sample"),
+    ],
+)
+def test_constraints_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        dag(3, **options)
+
+
 # ---------------------------------------------------------------- the space
+@pytest.mark.parametrize(
+    "options", [{"max_parents": 1}, {"forbidden": [(0, 1), (2, 3)], "required": [(1, 2)]}]
+)
+def test_a_constrained_space_reaches_its_graphs_and_no_others(options: dict[str, Any]) -> None:
+    space = dag(4, **options)
+    found = explore(space).states.edges
+    assert len(found) == len(space.points.all())
+    assert bool(space.points.contains(found).all())
+    assert int(found.sum((1, 2)).max()) - len(space.points.required) + 1 <= space.horizon
+
+
 def test_the_closure_is_kept_by_adding_and_removing() -> None:
     """Along random walks on six nodes the kept closure is that of the edges."""
     space = dag(6)

@@ -4,8 +4,9 @@ r"""Directed acyclic graphs, built edge by edge; every graph is terminal.
     \kappa(G, \cdot) = \sum_{e\ \text{legal}} \delta_{G + e} + \delta_{s_f}, \qquad
     \kappa^b(G, \cdot) = \sum_{e \in G} \delta_{G - e}, \qquad \nu = \text{counting measure}
 
-An edge i -> j is legal when it is not there and j does not reach i; the reflexive transitive closure of
-the graph is kept with it, so that adding an edge costs one outer product per graph.
+An edge i -> j is legal when it is not there, j does not reach i, and no constraint forbids it; the reflexive
+transitive closure of the graph is kept with it, so that adding an edge costs one outer product per graph.
+Required edges are there from the source on and cannot be removed.
 
 References:
     Bayesian structure learning with generative flow networks (Deleu et al., 2022), arXiv 2202.13903,
@@ -14,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,24 +38,37 @@ from ctsgfn.target import Target
 
 @dataclass(frozen=True)
 class Dag(Batch):
-    """An acyclic graph and its reflexive transitive closure."""
+    """An acyclic graph, and what follows from it."""
 
     edges: Tensor  # [B, d, d] bool, (i, j) is i -> j
     reach: Tensor  # [B, d, d] bool, a path leads from i to j, or i = j
+    legal: Tensor  # [B, d, d] bool, i -> j can be added
 
 
 class AddEdge(Branch[Dag]):
-    """Add a legal edge; counting measure on the pairs (i, j), numbered i d + j."""
+    """Add a legal edge; counting measure on the pairs (i, j), numbered i d + j.
 
-    def __init__(self, nodes: int) -> None:
-        self.base: Counting = Counting(nodes * nodes)
-        self.nodes = nodes
+    Args:
+        points: the graphs to build.
+    """
+
+    def __init__(self, points: Acyclic) -> None:
+        self.nodes, self.points = points.nodes, points
+        self.base: Counting = Counting(self.nodes**2)
+        self._may = points.may
+
+    def state(self, edges: Tensor, reach: Tensor) -> Dag:
+        """A graph, its closure, and the edges that close no cycle and meet the constraints."""
+        legal = self._may.to(edges.device) & ~(edges | reach.transpose(1, 2))
+        if self.points.most < self.nodes - 1:
+            legal = legal & (edges.sum(1, keepdim=True) < self.points.most)
+        return Dag(edges, reach, legal)
 
     def push(self, s: Dag, a: Tensor) -> Dag:
         """Add the edge; whatever reached its tail now reaches whatever its head reached."""
         rows, tail, head = torch.arange(len(a), device=a.device), a[:, 0] // self.nodes, a[:, 0] % self.nodes
         edges = s.edges.index_put((rows, tail, head), torch.ones_like(rows, dtype=torch.bool))
-        return Dag(edges, s.reach | (s.reach[rows, :, tail, None] & s.reach[rows, None, head]))
+        return self.state(edges, s.reach | (s.reach[rows, :, tail, None] & s.reach[rows, None, head]))
 
     def pull(self, s: Dag, t: Dag) -> Tensor:
         """Number of the edge that is new."""
@@ -61,48 +76,65 @@ class AddEdge(Branch[Dag]):
 
     def live(self, s: Dag) -> Tensor:
         """Legal edges, [B, d^2]."""
-        return ~(s.edges | s.reach.transpose(1, 2)).flatten(1)
+        return s.legal.flatten(1)
 
     def owns(self, s: Dag, t: Dag) -> Tensor:
         """Edges of the state space along which one legal edge of the graph is added."""
-        new = (t.edges & ~s.edges).flatten(1)
+        new = t.edges & ~s.edges
         gone = (s.edges & ~t.edges).flatten(1).any(-1)
-        return (new.sum(-1) == 1) & ~gone & (new & self.live(s)).any(-1)
+        return (new.flatten(1).sum(-1) == 1) & ~gone & (new & s.legal).flatten(1).any(-1)
 
 
 class RemoveEdge(Branch[Dag]):
-    """Remove an edge; counting measure on the pairs (i, j)."""
+    """Remove an edge that is not required; counting measure on the pairs (i, j).
 
-    def __init__(self, nodes: int) -> None:
-        self.base: Counting = Counting(nodes * nodes)
-        self.nodes = nodes
+    Args:
+        add: the branch that adds edges.
+    """
+
+    def __init__(self, add: AddEdge) -> None:
+        self.nodes, self.add = add.nodes, add
+        self.base: Counting = Counting(self.nodes**2)
+        self._free = ~add.points.must
 
     def push(self, s: Dag, a: Tensor) -> Dag:
         """Remove the edge."""
         rows = torch.arange(len(a), device=a.device)
         index = (rows, a[:, 0] // self.nodes, a[:, 0] % self.nodes)
         edges = s.edges.index_put(index, torch.zeros_like(rows, dtype=torch.bool))
-        return Dag(edges, closure(edges))
+        return self.add.state(edges, closure(edges))
 
     def pull(self, s: Dag, t: Dag) -> Tensor:
         """Number of the edge that is gone."""
         return (s.edges & ~t.edges).flatten(1).to(torch.uint8).argmax(-1, keepdim=True)
 
     def live(self, s: Dag) -> Tensor:
-        """Edges of the graph, [B, d^2]."""
-        return s.edges.flatten(1)
+        """Edges of the graph that may go, [B, d^2]."""
+        return (s.edges & self._free.to(s.edges.device)).flatten(1)
 
     def owns(self, s: Dag, t: Dag) -> Tensor:
         """Edges of the state space along which one edge of the graph is removed."""
         gone = (s.edges & ~t.edges).flatten(1)
-        return (gone.sum(-1) == 1) & ~(t.edges & ~s.edges).flatten(1).any(-1)
+        return (gone.sum(-1) == 1) & ~(t.edges & ~s.edges).flatten(1).any(-1) & (gone & self.live(s)).any(-1)
 
 
-def dag(nodes: int) -> Space[Dag, Tensor]:
-    """Acyclic graphs on labelled nodes, from the empty graph by adding edges.
+def dag(
+    nodes: int,
+    *,
+    max_parents: int | None = None,
+    forbidden: Iterable[tuple[int, int]] = (),
+    required: Iterable[tuple[int, int]] = (),
+) -> Space[Dag, Tensor]:
+    """Acyclic graphs on labelled nodes, from the graph of the required edges by adding edges.
+
+    Args:
+        nodes: number of nodes.
+        max_parents: most parents of a node; None for no bound.
+        forbidden: pairs (i, j): no edge i -> j.
+        required: pairs (i, j): always the edge i -> j.
 
     Raises:
-        InvalidInput: when nodes < 2.
+        InvalidInput: when nodes < 2, or fewer than two graphs meet the constraints.
 
     Example:
         >>> space = dag(3)
@@ -112,36 +144,38 @@ def dag(nodes: int) -> Space[Dag, Tensor]:
         6
     """
     whole("dag nodes", nodes, least=2)
-    add, remove, points = AddEdge(nodes), RemoveEdge(nodes), Acyclic(nodes)
-
-    def everywhere(s: Dag) -> Tensor:
-        return torch.ones(len(s), dtype=torch.bool, device=s.edges.device)
+    points = Acyclic(nodes, max_parents, forbidden, required)
+    add = AddEdge(points)
+    remove = RemoveEdge(add)
+    must = points.must
 
     def source(n: int) -> Dag:
-        none = torch.zeros(n, nodes, nodes, dtype=torch.bool)
-        return Dag(none, torch.eye(nodes, dtype=torch.bool).expand(n, -1, -1).clone())
+        return write(must.expand(n, -1, -1).clone())
 
     def write(x: Tensor) -> Dag:
-        return Dag(x.bool(), closure(x.bool()))
+        return add.state(x.bool(), closure(x.bool()))
 
+    if not bool(source(1).legal.any()):
+        raise InvalidInput(f"{points} is one graph: the constraints leave nothing to sample.")
+    most = sum(min(k, points.most) for k in range(nodes))
     return Space(
         name=f"dag(nodes={nodes})",
         source=source,
-        nu=Pushforward(points, push=write, pull=lambda s: s.edges, owns=everywhere),
+        nu=Pushforward(points, push=write, pull=lambda s: s.edges, owns=_everywhere),
         kappa=ReferenceKernel(
             (add,),
-            allowed=lambda s: add.live(s).any(-1, keepdim=True),
-            sink=everywhere,
+            allowed=lambda s: s.legal.flatten(1).any(-1, keepdim=True),
+            sink=_everywhere,
             name="kappa of the acyclic graphs",
         ),
         kappa_b=ReferenceKernel(
             (remove,),
-            allowed=lambda s: s.edges.flatten(1).any(-1, keepdim=True),
+            allowed=lambda s: remove.live(s).any(-1, keepdim=True),
             forced=True,
             name="kappa_b of the acyclic graphs",
         ),
-        progress=lambda s: s.edges.flatten(1).sum(-1).to(torch.get_default_dtype()),
-        horizon=nodes * (nodes - 1) // 2 + 1,
+        progress=lambda s: remove.live(s).sum(-1).to(torch.get_default_dtype()),
+        horizon=most - int(must.sum()) + 1,
         points=points,
         read=lambda s: s.edges,
         write=write,
@@ -150,6 +184,11 @@ def dag(nodes: int) -> Space[Dag, Tensor]:
         ),
         width=2 * nodes * nodes,
     )
+
+
+def _everywhere(s: Dag) -> Tensor:
+    """Every graph is terminal."""
+    return torch.ones(len(s), dtype=torch.bool, device=s.edges.device)
 
 
 @runtime_checkable
