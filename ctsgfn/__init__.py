@@ -17,6 +17,7 @@ from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
+from ctsgfn.subsets import Subsets
 from ctsgfn.target import Target, as_target, transformed
 from ctsgfn.training import train
 from ctsgfn.with_parameters import Parameterised, WithParameters
@@ -43,6 +44,7 @@ __all__ = [
     "ReferenceKernel",
     "Sampler",
     "Space",
+    "Subsets",
     "Sum",
     "Target",
     "WithParameters",

@@ -28,7 +28,7 @@ from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
 from ctsgfn.trajectories import Trajectories
 
-GROWN = ("dag", "with_parameters")
+GROWN = ("dag", "subsets", "with_parameters")
 """Builders of structures that are grown choice by choice."""
 
 
@@ -65,7 +65,7 @@ def fit(
     to what it found and then trained as the first step of a flow, is tried first; where its effective
     sample size, Pareto k or bounds fall short, the coordinates are drawn one after another, or diffusion
     steps are learned after a mixture, and ``sampler.notes`` says why. Bounded boxes, angles, grids,
-    acyclic graphs, and structures with parameters get spaces of their own.
+    acyclic graphs, subsets, and structures with parameters get spaces of their own.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable

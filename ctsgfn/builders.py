@@ -26,6 +26,7 @@ from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
@@ -33,6 +34,7 @@ from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
+from ctsgfn.subsets import Subsets
 from ctsgfn.target import Target, transformed
 from ctsgfn.whitening import Whitening
 from ctsgfn.with_parameters import WithParameters
@@ -136,6 +138,9 @@ def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple
             required=measure.required,
         )
         return graphs, dag_kernels(graphs, target, hidden=max(128, hidden))
+    if isinstance(measure, Subsets):
+        sets = subsets(measure.items, measure.least, measure.most)
+        return sets, subset_kernels(sets, target, hidden=max(128, hidden))
     parts = measure.parts if isinstance(measure, Product) else (measure,)
     side = parts[0]
     assert isinstance(side, Counting)
@@ -146,7 +151,7 @@ def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple
 
 
 def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
-    """Acyclic graphs edge by edge, cells of a grid, or {0, .., n - 1}: option hidden."""
+    """Acyclic graphs edge by edge, subsets item by item, cells of a grid, or {0, .., n - 1}: option hidden."""
     space, kernels = structures(target.measure, target, options["hidden"])
     return _assemble(space, kernels, options), target
 
@@ -176,6 +181,7 @@ BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "torus": build_torus,
     "hypergrid": build_structures,
     "dag": build_structures,
+    "subsets": build_structures,
     "with_parameters": build_with_parameters,
 }
 
@@ -208,6 +214,8 @@ def choose_structures(measure: Measure[Any]) -> str:
     """
     if isinstance(measure, Acyclic):
         return "dag"
+    if isinstance(measure, Subsets):
+        return "subsets"
     parts = measure.parts if isinstance(measure, Product) else (measure,)
     if len(set(parts)) == 1 and isinstance(parts[0], Counting) and parts[0].size > 1:
         return "hypergrid"

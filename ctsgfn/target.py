@@ -62,6 +62,14 @@ class HasSamples(Protocol):
 
 
 @runtime_checkable
+class HasChanges(Target[Tensor], Protocol):
+    """A target on graphs or subsets that knows what each edge or item would change."""
+
+    def changes(self, x: Tensor) -> Tensor:
+        """Log r with one more edge or item, less log r, [B, ..] as x; anything where none can be added."""
+
+
+@runtime_checkable
 class HasLogZ(Protocol):
     """A target whose log-normaliser is known."""
 

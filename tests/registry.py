@@ -30,6 +30,7 @@ from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
 from ctsgfn.space import Space
@@ -60,6 +61,16 @@ def sparse(space: Space[Any, Tensor]) -> Density[Tensor]:
 def log_sparse(space: Space[Any, Tensor]) -> float:
     """Log Z of ``sparse``, by listing the graphs."""
     return float(sparse(space).log_density(space.points.all()).logsumexp(0))  # type: ignore[attr-defined]
+
+
+def small(space: Space[Any, Tensor]) -> Density[Tensor]:
+    """On subsets: log r = -0.7 times the size, and 1 more with item 0."""
+    return as_target(lambda x: x[:, 0].double() - 0.7 * x.sum(-1).double(), space.points)
+
+
+def log_small(space: Space[Any, Tensor]) -> float:
+    """Log Z of ``small``, by listing the subsets."""
+    return float(small(space).log_density(space.points.all()).logsumexp(0))  # type: ignore[attr-defined]
 
 
 def log_sum(space: Space[Any, Tensor], side: int, dim: int) -> float:
@@ -210,6 +221,12 @@ SPACES: dict[str, SpaceCase] = {
         kernels=lambda space: tabular_kernels(explore(space)),
         target=lambda space: rewards(space, [0.0, 1.0, 2.0]),
         log_z=lambda space: math.log(1.0 + math.e + math.e**2),
+    ),
+    "subsets": SpaceCase(
+        space=lambda: subsets(3, least=1, most=2),
+        kernels=lambda space: flow(subset_kernels, space, hidden=16, learned_backward=True),
+        target=small,
+        log_z=log_small,
     ),
     "torus": SpaceCase(
         space=lambda: torus(dim=2, steps=4),

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors two_sided",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
-        "measures acyclic acyclic_sums evidence mixture_fit",
+        "measures acyclic acyclic_sums subsets evidence mixture_fit",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates",
         "kernel space counted mala plots pyro_target from_stan quadrature",

@@ -29,6 +29,7 @@ from ctsgfn.measures import (
     wrap,
 )
 from ctsgfn.states import Batch
+from ctsgfn.subsets import Subsets
 
 INF = math.inf
 
@@ -72,6 +73,7 @@ INTEGRALS: dict[str, tuple[Measure[Any], Callable[[Any], Tensor], float]] = {
     "below 2": (Lebesgue(1, -INF, 2.0), lambda x: (x - 2).exp()[:, 0], 1.0),
     "counting": (Counting(5), lambda x: x[:, 0].double().square(), 30.0),
     "atom": (Atom(), lambda x: torch.full((len(x),), 7.0), 7.0),
+    "subsets": (Subsets(4, 1, 3), lambda x: x.double().sum(-1), 28.0),  # 4 + 2 * 6 + 3 * 4
     "circle": (Haar(1), lambda x: x.cos().exp()[:, 0], 2 * math.pi * BESSEL_0_OF_1),
     "torus": (Haar(2), lambda x: x.cos().square().prod(-1), math.pi**2),
     "product": (
@@ -123,7 +125,9 @@ def test_log_probe_is_the_density_of_the_probe(entry: Any) -> None:
     assert bool(measure.contains(x).all())
 
 
-@pytest.mark.parametrize("measure", [m for m, _, _ in INTEGRALS.values() if not isinstance(m, Sum)], ids=str)
+@pytest.mark.parametrize(
+    "measure", [m for m, _, _ in INTEGRALS.values() if not isinstance(m, Sum | Subsets)], ids=str
+)
 def test_the_probe_law_has_mass_one(measure: Measure[Tensor]) -> None:
     x, w = quadrature(measure, {0: 1, 1: 20_001}.get(coordinates(measure), 301))
     if isinstance(measure, Lebesgue | Haar) and coordinates(measure) > 2:
@@ -158,6 +162,7 @@ def test_supports() -> None:
         (Lebesgue(2), [[1e9, -1e9], [INF, 0.0]], [True, False]),
         (Lebesgue(1, 0.0), [[3.0], [-3.0], [INF]], [True, False, False]),
         (Counting(3), [[0.0], [2.0], [3.0], [-1.0]], [True, True, False, False]),
+        (Subsets(3, 1, 2), [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]], [False, True, False]),
         (Haar(1), [[0.0], [-math.pi], [3.2], [nan]], [True, True, False, False]),
         (Product((Counting(2), Haar(1))), [[1.0, 3.0], [2.0, 3.0], [1.0, 4.0]], [True, False, False]),
         (Sum((Lebesgue(1, 0.0, 1.0), Lebesgue(1, 2.0, 4.0))), [[0.5], [1.5], [3.0]], [True, False, True]),
@@ -181,6 +186,11 @@ def test_log_probe_is_minus_infinity_off_a_sum() -> None:
         (lambda: Lebesgue(1, math.nan, 1.0), "low < high"),
         (lambda: Counting(-1), "Counting size"),
         (lambda: Haar(0), "Haar dim"),
+        (lambda: Subsets(0), "Subsets items"),
+        (lambda: Subsets(3, -1), "Subsets least must be a whole number of at least 0"),
+        (lambda: Subsets(3, 2, 1), "Subsets most must be a whole number of at least 2"),
+        (lambda: Subsets(3, 0, 4), "cannot have 4 of them"),
+        (lambda: Subsets(21).all(), "listed up to 20 items"),
         (lambda: coordinates(Sum((Atom(), Atom()))), "no fixed number of coordinates"),
     ],
 )

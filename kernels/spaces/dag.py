@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
-from ctsgfn.target import Target
+from ctsgfn.target import HasChanges, Target
 
 
 @dataclass(frozen=True)
@@ -189,15 +189,6 @@ def dag(
 def _everywhere(s: Dag) -> Tensor:
     """Every graph is terminal."""
     return torch.ones(len(s), dtype=torch.bool, device=s.edges.device)
-
-
-@runtime_checkable
-class HasChanges(Target[Tensor], Protocol):
-    """A target on acyclic graphs that knows what each edge would change."""
-
-    def changes(self, x: Tensor) -> Tensor:
-        """Log r with the edge i -> j added, less log r, [B, d, d]; anything where it cannot be added."""
-        ...
 
 
 def dag_kernels(
