@@ -3,30 +3,44 @@
 from ctsgfn.targets.banana import Banana
 from ctsgfn.targets.four_squares import FourSquares
 from ctsgfn.targets.funnel import Funnel, easy_funnel, hard_funnel
+from ctsgfn.targets.gaussian_change_points import GaussianChangePoints
 from ctsgfn.targets.gaussian_grid import GaussianGrid, nine_gaussians, twenty_five_gaussians
 from ctsgfn.targets.gaussian_mixture import GaussianMixture, forty_gaussians
 from ctsgfn.targets.hypergrid_reward import HypergridReward
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.targets.many_well import ManyWell
+from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
+from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
 from ctsgfn.targets.ring import Ring
+from ctsgfn.targets.spike_and_slab import GPrior, NormalSlab, SpikeAndSlab, correlated_regression
 from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
 
 __all__ = [
     "Banana",
+    "Bernoulli",
+    "BetaBinomial",
     "FourSquares",
     "Funnel",
+    "GPrior",
+    "GaussianChangePoints",
     "GaussianGrid",
     "GaussianMixture",
     "HypergridReward",
     "LinearGaussian",
     "LinearGaussianGraphs",
     "ManyWell",
+    "NormalSlab",
+    "PoissonChangePoints",
+    "PoissonSize",
     "Ring",
+    "SpikeAndSlab",
     "StudentMixture",
     "TorusSixModes",
     "VonMisesProduct",
+    "coal_mining",
+    "correlated_regression",
     "easy_funnel",
     "forty_gaussians",
     "hard_funnel",
