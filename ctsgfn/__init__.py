@@ -13,6 +13,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.history import History
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
+from ctsgfn.model_posterior import ModelPosterior, model_posterior
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
@@ -39,6 +40,7 @@ __all__ = [
     "History",
     "Kernel",
     "Lebesgue",
+    "ModelPosterior",
     "Parameterised",
     "Product",
     "ReferenceKernel",
@@ -59,6 +61,7 @@ __all__ = [
     "from_stan",
     "load",
     "measures",
+    "model_posterior",
     "objectives",
     "train",
     "transformed",

@@ -151,7 +151,7 @@ def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple
 
 
 def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
-    """Acyclic graphs edge by edge, subsets item by item, cells of a grid, or {0, .., n - 1}: option hidden."""
+    """Graphs edge by edge, subsets item by item, cells of a grid, or {0, .., n - 1}: option hidden."""
     space, kernels = structures(target.measure, target, options["hidden"])
     return _assemble(space, kernels, options), target
 

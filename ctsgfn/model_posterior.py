@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +47,18 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ModelPosterior:
-    """Weighted draws of a sampler over models; made by ``model_posterior``, and it prints itself."""
+    """Weighted draws of a sampler over models; made by ``model_posterior``, and it prints itself.
+
+    Example:
+        >>> from ctsgfn.evidence import estimate_evidence
+        >>> m = torch.tensor([[True], [False]])
+        >>> log_r = torch.tensor([1.0, 0.0]).double().log_softmax(0)
+        >>> even = torch.zeros(2).double()
+        >>> e = estimate_evidence(even)
+        >>> posterior = ModelPosterior(m, even, m, torch.arange(2), log_r, e, torch.tensor([1, 0]), ("dose",))
+        >>> posterior.model_probabilities().value.round(decimals=3).tolist()
+        [0.731, 0.269]
+    """
 
     x: Any  # [N] draws of the flow: models, or Parameterised
     log_weight: Tensor  # [N] float64, as drawn
@@ -128,8 +140,6 @@ class ModelPosterior:
             rows = (self.which == self._row(model)).nonzero().squeeze(-1)
             worth = effective_sample_size(self.log_weight[rows])
             if worth < FEWEST:
-                import warnings
-
                 warnings.warn(
                     f"the model was drawn {len(rows)} times, worth {worth:.0f} independent draws: take more "
                     "draws in model_posterior(.., n=).",
@@ -189,7 +199,9 @@ class ModelPosterior:
             each = [f"{self.names[i]} {float(items.value.flatten()[i]):.3f}" for i in order]
             lines.append("items: " + ", ".join(each) + (", .." if len(self.names) > 12 else ""))
         size = self.dimension_probabilities().value
-        lines.append("dimension: " + ", ".join(f"{k}: {p:.3f}" for k, p in enumerate(size.tolist()) if p > 5e-4))
+        lines.append(
+            "dimension: " + ", ".join(f"{k}: {p:.3f}" for k, p in enumerate(size.tolist()) if p > 5e-4)
+        )
         reasons = "; ".join(self.evidence.reasons)
         return "\n".join([*lines, "reliable" if self.evidence.reliable else f"NOT reliable: {reasons}"])
 
@@ -240,7 +252,7 @@ def model_posterior(
         >>> from ctsgfn.target import as_target
         >>> space = subsets(2)
         >>> gfn = GFlowNet(space, diffuse(space.kappa), diffuse(space.kappa_b))  # not trained
-        >>> target = as_target(lambda m: 1.0 * m[:, 0].double(), space.points)
+        >>> target = as_target(lambda m: m[:, 0].double() - 0.5 * m[:, 1].double(), space.points)
         >>> posterior = model_posterior(Sampler(gfn, target), 4000, names=["age", "dose"], seed=0)
         >>> posterior.describe(0), tuple(posterior.inclusion_probabilities().value.shape)
         ('age', (2,))
@@ -260,21 +272,31 @@ def model_posterior(
         )
     evidence = importance.judge(log_weight)
     evidence.warn_unless_reliable("the posterior of the models is")
+    measure: Any = importance.coordinates.original.measure
     found, which = torch.unique(model.flatten(1).cpu().long(), dim=0, return_inverse=True)
-    weight = (log_weight - log_weight.max()).exp()
-    order = weight.new_zeros(len(found)).index_add(0, which, weight).argsort(descending=True)
+    distinct = found.reshape(-1, *model.shape[1:]).to(model)
+    log_r = None
+    if isinstance(measure, WithParameters):
+        dimension = measure.live(distinct).sum(-1)
+        weight = (log_weight - log_weight.max()).exp()
+        best = weight.new_zeros(len(found)).index_add(0, which, weight)
+    else:
+        dimension = found.sum(-1)
+        with torch.no_grad():
+            best = log_r = importance.coordinates.original.log_density(distinct).double().cpu()
+    order = best.argsort(descending=True)
     rank = torch.empty_like(order).index_copy(0, order, torch.arange(len(order)))
-    models = found[order].reshape(-1, *model.shape[1:]).to(model.dtype)
     items = model[0].numel() if model.dtype == torch.bool else 0
     labels = tuple(map(str, range(items))) if names is None else tuple(names)
     if len(labels) != items:
         raise InvalidInput(f"{len(labels)} names were given for models of {items} items.")
-    measure: Any = importance.coordinates.original.measure
-    log_r = None
-    if isinstance(measure, WithParameters):
-        dimension = measure.live(models.to(model.device)).sum(-1).cpu()
-    else:
-        dimension = models.flatten(1).sum(-1)
-        with torch.no_grad():
-            log_r = importance.coordinates.original.log_density(models.to(model.device)).double().cpu()
-    return ModelPosterior(x, log_weight, models, rank[which], log_r, evidence, dimension, labels)
+    return ModelPosterior(
+        x=x,
+        log_weight=log_weight,
+        models=distinct.cpu()[order],
+        which=rank[which],
+        log_r=None if log_r is None else log_r[order],
+        evidence=evidence,
+        dimension=dimension.cpu()[order],
+        names=labels,
+    )

@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "law coordinates",
         "kernel space counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
-        "walks balance annealing exact extreme probing",
+        "walks balance annealing exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance warmup history sampler_files",
         "behaviours subtrajectories divergences check_charts check_pairing check_target check_walks",
@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "smc chains",
         "refine",
         "sampler checks",
-        "euclidean_kernels bayes_factor",
+        "euclidean_kernels bayes_factor model_posterior",
         "euclidean",
         "api",
     )
@@ -130,7 +130,7 @@ def test_kernels_import_the_core_and_heads(path: Path) -> None:
 @pytest.mark.parametrize("path", files("targets"), ids=label)
 def test_targets_import_densities_only(path: Path) -> None:
     seen = {name for name in own(path) if not name.startswith("targets")}
-    assert seen <= {"target", "measures", "acyclic", "with_parameters", "errors"}
+    assert seen <= {"target", "measures", "acyclic", "subsets", "with_parameters", "errors"}
     assert not {"kernels", "targets"} & {name.split(".")[0] for name in imports(path)}, "a second copy"
 
 
