@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from provenance import provenance
+from torch import Tensor
 
 import ctsgfn
 from ctsgfn.diagnostics import jensen_shannon
@@ -89,6 +90,7 @@ def main() -> None:
     for variables, seed in todo:
         rows.append(one(variables, seed))
         print({k: round(v, 5) for k, v in rows[-1].items()}, flush=True)
+        within = all(row[name] <= most for row in rows for name, most in LIMITS.items())
         record = {
             "claim": f"on each data set, at most {LIMITS}",
             "command": "python benchmarks/selection.py",
