@@ -11,6 +11,10 @@ class InvalidInput(CtsgfnError, ValueError):
     """An argument has a shape, size, dtype or value that makes no sense here."""
 
 
+class NoExactAnswer(InvalidInput):
+    """An exact answer was asked of a problem that is too large for it."""
+
+
 class MeasureMismatch(CtsgfnError, TypeError):
     """Two objects that must be densities against the same measure are not."""
 

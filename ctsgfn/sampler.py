@@ -22,7 +22,7 @@ from ctsgfn.sampler_files import read_sampler, write_sampler
 from ctsgfn.seeding import seeded
 from ctsgfn.states import S, X
 from ctsgfn.summary import Summary, summarise
-from ctsgfn.target import HasConstrain, HasSamples, Target
+from ctsgfn.target import HasConstrain, Target, exact_samples
 from ctsgfn.training import require_same_measure
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ class Sampler(Generic[S, X]):
         """
         whole("n", n, least=2)
         with seeded(seed):
-            if samples is None and isinstance(self._original, HasSamples):
-                samples = self._original.sample(n)
+            samples = exact_samples(self._original, n) if samples is None else samples
             log_weight = self._importance.weigh(n)[1]
             at_target = None if samples is None else self._importance.weigh_backwards(samples)
         result = estimate_evidence(

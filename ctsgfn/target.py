@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from ctsgfn.errors import CtsgfnError, InvalidInput, NonFinite
+from ctsgfn.errors import CtsgfnError, InvalidInput, NoExactAnswer, NonFinite
 from ctsgfn.measures import Measure
 
 X_contra = TypeVar("X_contra", contravariant=True)
@@ -58,7 +58,11 @@ class HasSamples(Protocol):
     """A target with exact, independent samples."""
 
     def sample(self, n: int) -> Any:
-        """Draw n points from the normalised density with torch's global generator."""
+        """Draw n points from the normalised density with torch's global generator.
+
+        Raises:
+            NoExactAnswer: where it is too large for that.
+        """
 
 
 @runtime_checkable
@@ -147,6 +151,16 @@ def as_target(fn: Callable[[X], Tensor], measure: Measure[X], *, floor: float | 
     if floor is not None and not (isinstance(floor, int | float) and abs(floor) < float("inf")):
         raise InvalidInput(f"floor must be a finite number or None, got {floor!r}.")
     return Density(fn, measure, None if floor is None else float(floor))
+
+
+def exact_samples(target: Target[Any], n: int) -> Any:
+    """Draw n points of a target that can draw its own, or return None."""
+    if not isinstance(target, HasSamples):
+        return None
+    try:
+        return target.sample(n)
+    except NoExactAnswer:
+        return None
 
 
 def without_floor(target: Target[Any]) -> Target[Any]:

@@ -1,11 +1,13 @@
 """Unnormalised log-densities, with exact answers where they exist."""
 
 from ctsgfn.targets.banana import Banana
+from ctsgfn.targets.bge_graphs import BGeGraphs
 from ctsgfn.targets.four_squares import FourSquares
 from ctsgfn.targets.funnel import Funnel, easy_funnel, hard_funnel
 from ctsgfn.targets.gaussian_change_points import GaussianChangePoints
 from ctsgfn.targets.gaussian_grid import GaussianGrid, nine_gaussians, twenty_five_gaussians
 from ctsgfn.targets.gaussian_mixture import GaussianMixture, forty_gaussians
+from ctsgfn.targets.gram_graphs import GramGraphs
 from ctsgfn.targets.hypergrid_reward import HypergridReward
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
@@ -18,6 +20,7 @@ from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
 
 __all__ = [
+    "BGeGraphs",
     "Banana",
     "Bernoulli",
     "BetaBinomial",
@@ -27,6 +30,7 @@ __all__ = [
     "GaussianChangePoints",
     "GaussianGrid",
     "GaussianMixture",
+    "GramGraphs",
     "HypergridReward",
     "LinearGaussian",
     "LinearGaussianGraphs",

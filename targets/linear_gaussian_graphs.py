@@ -1,23 +1,19 @@
-r"""Which linear Gaussian network made the data: the marginal posterior over its graph, in closed form."""
+r"""Which linear Gaussian network made the data, the noise variance being known: in closed form."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ctsgfn.acyclic import Acyclic
 from ctsgfn.errors import InvalidInput
-
-PRIORS = ("uniform", "erdos_renyi", "fair")
-MOST = 12
-"""Most nodes: all 2^d sets of parents of each are scored, once."""
+from ctsgfn.targets.gram_graphs import GramGraphs
 
 
 @dataclass(frozen=True, eq=False)
-class LinearGaussianGraphs:
+class LinearGaussianGraphs(GramGraphs):
     r"""Marginal likelihood of a linear Gaussian network times a prior on graphs; weights integrated out.
 
     .. math::
@@ -31,25 +27,25 @@ class LinearGaussianGraphs:
             - \tfrac{|P|}{2} \log \tfrac{t^2}{s^2} - \frac{x_j^\top x_j - b^\top A^{-1} b}{2 s^2},
         \qquad w_P | G, D \sim N(A^{-1} b, s^2 A^{-1}).
 
-    Rows in which a node was set by the experimenter say nothing about its mechanism and are left out of its
-    factor. Every local score is computed once, in float64.
+    There is no intercept: centre the columns.
 
     Args:
         data: [N, d].
         noise_variance: s^2.
         weight_variance: t^2.
-        prior: on graphs, "uniform"; "erdos_renyi" with ``edges_per_node``; or "fair", which gives the sets of
-            k parents of a node the weight 1 / C(d - 1, k).
-        edges_per_node: expected edges per node of the Erdos-Renyi prior.
-        interventions: [N, d] bool, which values were set; None for none.
+        prior: as for every ``GramGraphs``, like the arguments after it.
+        edges_per_node: see there.
+        interventions: see there.
+        max_parents: see there.
+        forbidden: see there.
+        required: see there.
 
     Raises:
-        InvalidInput: when a size, a variance or the prior makes no sense, or there are more than 12 nodes.
+        InvalidInput: when the data, a variance, the prior or the constraints make no sense.
 
     References:
         Joint Bayesian inference of graphical structure and parameters with a single generative flow network
-        (Deleu et al., 2023), arXiv 2305.19366, section 3; Being Bayesian about network structure (Friedman
-        and Koller, 2003), Machine Learning 50 (the fair prior).
+        (Deleu et al., 2023), arXiv 2305.19366, section 3.
 
     Example:
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
@@ -61,154 +57,33 @@ class LinearGaussianGraphs:
         True
     """
 
-    data: Tensor
     noise_variance: float = 0.1
     weight_variance: float = 1.0
-    prior: str = "uniform"
-    edges_per_node: float = 1.0
-    interventions: Tensor | None = None
-    scores: Tensor = field(init=False, repr=False)
-    """[d, 2^d] float64: log-score of each node with each set of parents, the bits of a number."""
 
-    def __post_init__(self) -> None:
-        if self.data.ndim != 2 or not 2 <= self.data.shape[1] <= MOST:
-            raise InvalidInput(
-                f"LinearGaussianGraphs needs data [N, d], d from 2 to {MOST}, got {list(self.data.shape)}."
-            )
-        if not bool(self.data.isfinite().all()):
-            row = int((~self.data.isfinite().all(-1)).nonzero()[0])
-            raise InvalidInput(f"row {row} of the data is not finite: leave such rows out, or fill them in.")
+    def _check(self) -> None:
         if not (self.noise_variance > 0 and self.weight_variance > 0):
             raise InvalidInput(
                 f"the variances must be positive, got {self.noise_variance} and {self.weight_variance}."
             )
-        if self.interventions is not None and self.interventions.shape != self.data.shape:
-            raise InvalidInput(
-                f"interventions must have the shape of the data, {list(self.data.shape)}, got "
-                f"{list(self.interventions.shape)}."
-            )
-        dim = self.data.shape[1]
-        locals_ = torch.stack([self._local(j) for j in range(dim)])
-        object.__setattr__(self, "scores", locals_ + self._log_prior(dim))
 
     @property
-    def measure(self) -> Acyclic:
-        """Counting measure on acyclic graphs."""
-        return Acyclic(self.data.shape[1])
+    def _ridge(self) -> float:
+        return self.noise_variance / self.weight_variance
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """Log p(D | G) + log P(G), [B] float64, of adjacencies [B, d, d]."""
-        return self._scores(x, torch.arange(x.shape[-1], device=x.device), self._parents(x)).sum(-1)
+    def _gram(self, rows: Tensor) -> Tensor:
+        return rows.T @ rows
 
-    def changes(self, x: Tensor) -> Tensor:
-        """Log r with the edge i -> j added, less log r, [B, d, d] float64; 0 where the edge is there."""
-        d = x.shape[-1]
-        node, bit, parents = (
-            torch.arange(d, device=x.device),
-            1 << torch.arange(d, device=x.device),
-            self._parents(x),
-        )
-        more = parents[:, None] | bit[:, None]  # [B, i, j]
-        return self._scores(x, node, more) - self._scores(x, node, parents)[:, None]
+    def _score(self, rows: Tensor, k: Tensor, log_det: Tensor, rest: Tensor) -> Tensor:
+        constant = rows * math.log(2 * math.pi * self.noise_variance) - k * math.log(self._ridge)
+        return -0.5 * (constant + log_det + rest / self.noise_variance)
 
-    def _parents(self, x: Tensor) -> Tensor:
-        """Parents of each node as bits of a number, [B, d]."""
-        bit = 1 << torch.arange(x.shape[-1], device=x.device)
-        return (x.bool().long() * bit[:, None]).sum(1)
+    def _noise(self, rows: Tensor, k: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        known = torch.full_like(rest, self.noise_variance)
+        return known, known
 
-    def _scores(self, x: Tensor, node: Tensor, parents: Tensor) -> Tensor:
-        return self.scores.to(x.device)[node, parents]
-
-    @property
-    def log_z(self) -> float:
-        """Log P(D), by listing the graphs.
-
-        Raises:
-            InvalidInput: with more than 5 nodes.
-        """
-        return float(self.log_density(self.measure.all()).logsumexp(0))
-
-    def sample(self, n: int) -> Tensor:
-        """Draw n graphs [n, d, d] of the posterior, from the list of all.
-
-        Raises:
-            InvalidInput: with more than 5 nodes.
-        """
-        graphs = self.measure.all()
-        return graphs[torch.multinomial(self.log_density(graphs).softmax(0), n, replacement=True)]
-
-    def edge_probabilities(self) -> Tensor:
-        """Exact P(i -> j | D), [d, d] float64, by listing the graphs (at most 5 nodes)."""
-        graphs = self.measure.all()
-        return torch.einsum("g,gij->ij", self.log_density(graphs).softmax(0), graphs.double())
-
-    def weights(self, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Exact law of the weights given graphs [B, d, d]: means [B, d, d], covariances [B, d, d, d].
-
-        Entry (b, i, j) of the means is the weight of i -> j; entry (b, j) of the covariances is that of the
-        weights into j. Both are 0 where there is no edge.
-        """
-        means, covariances = [], []
-        for j in range(self.data.shape[1]):
-            here = edges[:, :, j].to(torch.float64)
-            gram, moment, _, _ = self._moments(j)
-            a, b = self._system(here, gram, moment)
-            covariances.append(self.noise_variance * torch.linalg.inv(a) * here[:, :, None] * here[:, None])
-            means.append(torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1) * here)
-        return torch.stack(means, -1), torch.stack(covariances, 1)
-
-    def sample_weights(self, edges: Tensor) -> Tensor:
-        """Draw weights [B, d, d] given graphs [B, d, d]: with graphs of the posterior, joint draws."""
-        means, covariances = self.weights(edges)
-        dead = torch.diag_embed(
-            (~edges.bool()).transpose(1, 2).double()
-        )  # 1 on the diagonal of what is not there
-        factor = torch.linalg.cholesky(covariances + dead)
-        noise = (factor @ torch.randn(*means.shape, 1, dtype=torch.float64)).squeeze(-1).transpose(1, 2)
-        return means + noise * edges.double()
-
-    def _moments(self, j: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """X'X, X'x_j, x_j'x_j and N of the rows that say something about node j."""
-        rows = self.data.double()
-        if self.interventions is not None:
-            rows = rows[~self.interventions[:, j]]
-        return rows.T @ rows, rows.T @ rows[:, j], rows[:, j] @ rows[:, j], len(rows)
-
-    def _system(self, here: Tensor, gram: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-        """A [B, d, d] and b [B, d] for sets of parents [B, d] of 0 and 1; identity where there is none."""
-        ridge = 1 + here * (self.noise_variance / self.weight_variance - 1)
-        return gram * here[:, :, None] * here[:, None] + torch.diag_embed(ridge), moment * here
-
-    def _local(self, j: int) -> Tensor:
-        """Log p(x_j | X_P) for every set of parents, [2^d]; sets with j itself are never asked for."""
-        d, (gram, moment, square, n) = self.data.shape[1], self._moments(j)
-        sets = torch.arange(1 << d)
-        here = ((sets[:, None] >> torch.arange(d)) & 1).double()
-        a, b = self._system(here, gram, moment)
-        factor = torch.linalg.cholesky(a)
-        half = torch.linalg.solve_triangular(factor, b.unsqueeze(-1), upper=False).squeeze(-1)
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        ratio = math.log(self.weight_variance / self.noise_variance)
-        fit = (square - half.square().sum(-1)) / self.noise_variance
-        return -0.5 * (n * math.log(2 * math.pi * self.noise_variance) + log_det + here.sum(-1) * ratio + fit)
-
-    def _log_prior(self, d: int) -> Tensor:
-        """Log-prior of each set of parents, [2^d]."""
-        k = torch.tensor([s.bit_count() for s in range(1 << d)], dtype=torch.float64)
-        if self.prior == "uniform":
-            return torch.zeros_like(k)
-        if self.prior == "fair":
-            k = k.clamp(max=d - 1)  # the set of all nodes is never asked for
-            return (k + 1).lgamma() + (d - k).lgamma() - math.lgamma(d)
-        if self.prior == "erdos_renyi":
-            p = 2 * self.edges_per_node / (d - 1)
-            if not 0 < p < 1:
-                raise InvalidInput(
-                    f"edges_per_node must lie between 0 and (d - 1) / 2 = {(d - 1) / 2:g}, got "
-                    f"{self.edges_per_node}."
-                )
-            return k * math.log(p) + (d - 1 - k) * math.log1p(-p)
-        raise InvalidInput(f"prior must be one of {', '.join(PRIORS)}, got {self.prior!r}.")
+    def _log_weights(self, rows: Tensor, k: Tensor, log_det: Tensor, rest: Tensor, square: Tensor) -> Tensor:
+        constant = k * math.log(2 * math.pi * self.noise_variance)
+        return 0.5 * (log_det - constant - square / self.noise_variance)
 
 
 def linear_gaussian_network(

@@ -130,7 +130,16 @@ def test_kernels_import_the_core_and_heads(path: Path) -> None:
 @pytest.mark.parametrize("path", files("targets"), ids=label)
 def test_targets_import_densities_only(path: Path) -> None:
     seen = {name for name in own(path) if not name.startswith("targets")}
-    assert seen <= {"target", "measures", "acyclic", "subsets", "with_parameters", "errors"}
+    densities = {
+        "target",
+        "measures",
+        "acyclic",
+        "acyclic_sums",
+        "acyclic_draws",
+        "subsets",
+        "with_parameters",
+    }
+    assert seen <= densities | {"errors"}
     assert not {"kernels", "targets"} & {name.split(".")[0] for name in imports(path)}, "a second copy"
 
 
