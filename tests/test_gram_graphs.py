@@ -173,7 +173,7 @@ def test_the_evidence_of_many_nodes_has_no_upper_bound() -> None:
     sampler: Sampler[Any, Any] = Sampler(GFlowNet(space, *dag_kernels(space, target, hidden=8)), target)
     with pytest.warns(UnreliableEstimate):
         assert sampler.evidence(200, seed=0).upper_bound is None
-    assert check(space, target, n=1000, only=["absorbing"]).ok
+    assert check(space, target, n=1000, only=["gradients"]).ok  # it asks for log Z, and gets none
 
 
 # ---------------------------------------------------------------- weights
