@@ -14,6 +14,7 @@ from ctsgfn.history import History
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
 from ctsgfn.model_posterior import ModelPosterior, model_posterior
+from ctsgfn.model_target import as_model_target
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
@@ -50,6 +51,7 @@ __all__ = [
     "Sum",
     "Target",
     "WithParameters",
+    "as_model_target",
     "as_target",
     "bayes_factor",
     "behaviours",

@@ -15,6 +15,7 @@ from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
 from ctsgfn.targets.ring import Ring
+from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
 from ctsgfn.targets.spike_and_slab import GPrior, NormalSlab, SpikeAndSlab, correlated_regression
 from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
@@ -34,11 +35,14 @@ __all__ = [
     "HypergridReward",
     "LinearGaussian",
     "LinearGaussianGraphs",
+    "LogisticSelection",
     "ManyWell",
     "NormalSlab",
     "PoissonChangePoints",
+    "PoissonSelection",
     "PoissonSize",
     "Ring",
+    "RobustSelection",
     "SpikeAndSlab",
     "StudentMixture",
     "TorusSixModes",
