@@ -87,7 +87,6 @@ class Selection(ABC):
         here = x.model.to(theta)
         beta, alpha, phi = theta[:, :p] * here, theta[:, p], theta[:, p + 1 :]
         predictor = beta @ self.x.to(theta).T + alpha[:, None]
-        size = here.sum(-1)
         of_beta = (_log_normal(beta, self.slab) * here).sum(-1)
         of_theta = of_beta + _log_normal(alpha, self.intercept) + self.log_nuisance(phi)
         prior = self.prior.log_prob(here.sum(-1), p).to(theta)

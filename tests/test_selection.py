@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,7 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.hypergrid import hypergrid
-from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
-from ctsgfn.kernels.spaces.with_parameters import with_parameters
+from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
 from ctsgfn.measures import Counting
 from ctsgfn.sampler import Sampler
 from ctsgfn.subsets import Subsets
@@ -36,7 +36,7 @@ PRIOR = np.log([1 / 6, 1 / 3, 1 / 3])  # beta-binomial(1, 1) with 1, 2 and 0 of 
 
 CASES: dict[str, tuple[Any, Callable[[], np.ndarray]]] = {
     "robust": (
-        RobustSelection(X, torch.tensor([0.2, -1.5, 0.9, 4.0]), slab=0.8, degrees=3.0),
+        RobustSelection(X, torch.tensor([0.2, -1.5, 0.9, 4.0], dtype=torch.float64), slab=0.8, degrees=3.0),
         lambda: (
             stats.t(3.0).logpdf((np.array([0.2, -1.5, 0.9, 4.0]) - ETA) / np.exp(PHI.numpy())[:, None])
             - PHI.numpy()[:, None]
@@ -123,7 +123,7 @@ def test_charts_add_their_jacobians() -> None:
 def test_a_sampler_speaks_the_users_coordinates() -> None:
     """Draws of an untrained flow, weighted: E[theta_0 | m >= 1] = 2 (|z| < 5)."""
     target = as_model_target(gamma_beta, Counting(3), 2, first, charts=[ExpTransform(), SigmoidTransform()])
-    grid = hypergrid(1, 3)
+    grid = replace(hypergrid(1, 3), points=Counting(3))
     space = with_parameters(grid, 2, first)
     torch.manual_seed(0)
     kernels = with_parameters_kernels(space, grid, (diffuse(grid.kappa), diffuse(grid.kappa_b)), hidden=8)
