@@ -22,14 +22,17 @@ from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
+from ctsgfn.kernels.heads.informed import changes_of, informed_kernel
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
+from ctsgfn.kernels.spaces.parameter_kernels import laplace_head, with_parameters_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
-from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters
+from ctsgfn.laplace import Laplace, differentiable
 from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
@@ -157,12 +160,24 @@ def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
 
 
 def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Built:
-    """Structures, and parameters once they are complete: option hidden."""
+    """Structures, and parameters once they are complete: option hidden.
+
+    Where the target has a gradient, the parameters are drawn near normal approximations that are found for
+    each model (``laplace``), and structures that grow by one choice at a time climb their evidence.
+    """
     measure, hidden = target.measure, options["hidden"]
     assert isinstance(measure, WithParameters)
-    inner, kernels = structures(measure.models, target, hidden)
+    inner, (forward, backward) = structures(measure.models, target, hidden)
     space = with_parameters(inner, measure.size, measure.live)
-    return _assemble(space, with_parameters_kernels(space, inner, kernels, hidden=hidden), options), target
+    theta_head = None
+    if differentiable(target):
+        laplace = Laplace(target)
+        theta_head = laplace_head(laplace, inner, hidden=hidden)
+        if len(inner.kappa.branches) == 1:
+            change = changes_of(inner, laplace.log_evidence)
+            forward = informed_kernel(inner, change, hidden=max(128, hidden))
+    kernels = with_parameters_kernels(space, inner, (forward, backward), theta_head, hidden=hidden)
+    return _assemble(space, kernels, options), target
 
 
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:

@@ -32,7 +32,8 @@ from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernel
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
-from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
+from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 

@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic acyclic_sums subsets evidence mixture_fit",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
-        "law coordinates model_target",
+        "law coordinates laplace model_target",
         "kernel space counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
         "walks balance annealing exact extreme probing model_plots",

@@ -18,7 +18,8 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.importance import Importance
 from ctsgfn.kernels.heads.gaussian import GaussianStep
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
-from ctsgfn.kernels.spaces.with_parameters import GivenStructure, with_parameters, with_parameters_kernels
+from ctsgfn.kernels.spaces.parameter_kernels import GivenStructure, with_parameters_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.measures import Counting
 from ctsgfn.networks import MLP, FeatureEncoder
 from ctsgfn.states import Jump

@@ -26,9 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from ctsgfn.distributions import MaskedCategorical
-from ctsgfn.kernel import Head
+from ctsgfn.errors import InvalidInput
+from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Counting
-from ctsgfn.networks import Encoder, FeatureEncoder, zero_init
+from ctsgfn.networks import MLP, Encoder, FeatureEncoder, zero_init
+from ctsgfn.space import Space
 from ctsgfn.states import Batch
 
 START = 0.5
@@ -117,3 +119,81 @@ class InformedGate(nn.Module):
         total = context.change.logsumexp(-1)
         promise = self.gain * total.masked_fill(total == -math.inf, 0.0)
         return self.linear(context.hidden) + torch.stack([promise, torch.zeros_like(promise)], -1)
+
+
+def changes_of(space: Space[Any, Any], log_density: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """What each atom would change of a log-density: states -> [B, size], 0 where a state is not terminal.
+
+    Args:
+        space: of structures, with one branch on a counting measure.
+        log_density: what ``space.read`` returns -> [B].
+
+    Raises:
+        InvalidInput: when the space has several branches, or another base.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid
+        >>> change = changes_of(hypergrid(2, 3), lambda x: x.double() @ torch.tensor([1.0, 2.0]).double())
+        >>> change(Cell(torch.tensor([[0, 0], [2, 1]]))).tolist()
+        [[1.0, 2.0], [0.0, 2.0]]
+    """
+    branch, size = _counted(space)
+
+    def change(s: Any) -> Tensor:
+        live = branch.live(s)
+        edges = space.kappa.allowed(s).expand(-1, size) if live is None else live
+        row, atom = edges.nonzero(as_tuple=True)
+        both = type(s).cat([s, branch.push(s[row], atom[:, None])])
+        known = space.kappa.open(both)[:, -1].nonzero().squeeze(-1)  # the others have no density
+        value = log_density(space.read(both[known]))
+        level = value.new_zeros(len(both)).index_copy(0, known, value)
+        sound = torch.zeros(len(both), dtype=torch.bool, device=row.device).index_fill(0, known, True)
+        after, level_after = sound[len(s) :], level[len(s) :]
+        gain = torch.where(sound[row] & after, level_after - level[row], 0.0)
+        return value.new_zeros(edges.shape).index_put((row, atom), gain)
+
+    return change
+
+
+def informed_kernel(
+    space: Space[Any, Any], change: Callable[[Any], Tensor], *, hidden: int = 128, layers: int = 2
+) -> Kernel[Any]:
+    """A forward kernel whose choices, and whose stop, know what each choice would change.
+
+    Args:
+        space: of structures, with one branch on a counting measure, whose states may stop.
+        change: states -> [B, size], such as ``changes_of``.
+        hidden: width of the network on the space's features.
+        layers: its hidden layers.
+
+    Raises:
+        InvalidInput: when the space has several branches, or another base.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> space = hypergrid(2, 3)
+        >>> forward = informed_kernel(space, changes_of(space, lambda x: 2 * x.double()[:, 0]), hidden=8)
+        >>> forward(space.source(1)).log_mass.exp().round(decimals=2).tolist()
+        [[0.74, 0.26]]
+    """
+    branch, size = _counted(space)
+
+    def live(s: Any) -> Tensor:
+        some = branch.live(s)
+        return space.kappa.allowed(s).expand(-1, size) if some is None else some
+
+    plain = FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
+    gate = None if space.kappa.forced else InformedGate(hidden)
+    head = InformedCategorical(size, hidden)
+    return Kernel(space.kappa, InformedEncoder(plain, change, live), [head], gate)
+
+
+def _counted(space: Space[Any, Any]) -> tuple[Any, int]:
+    """The one branch of a space, and its number of atoms."""
+    branch = space.kappa.branches[0]
+    if len(space.kappa.branches) != 1 or not isinstance(branch.base, Counting):
+        raise InvalidInput(
+            f"{space.name} does not grow by one choice among atoms (one branch with a Counting base): give "
+            "it a kernel of its own."
+        )
+    return branch, branch.base.size

@@ -1,0 +1,293 @@
+r"""Normal approximations of the parameters of every model that is met, and what they say of its evidence.
+
+For a model m with k live parameters, Newton's method climbs to a mode of :math:`\log r(m, \theta)`. The
+mean and the covariance are then moved to where a normal law is at rest under its own average,
+
+.. math::
+    C^{-1} \leftarrow -E_{N(\mu, C)}\bigl[C^{-1} (\theta - \mu)\, \nabla \log r(\theta)^\top\bigr], \qquad
+    \mu \leftarrow \mu + C\, E_{N(\mu, C)}[\nabla \log r(\theta)],
+
+with expectations by the 2k cubature points :math:`\mu \pm \sqrt k\, C^{1/2} e_i`; so tails and kinks count
+at the width of the posterior and not at one point. The evidence is estimated by the lower bound
+:math:`E[\log r - \log N]` over the same points. All of it is exact where log r is quadratic in theta.
+
+References:
+    Cubature Kalman filters (Arasaratnam and Haykin, 2009), IEEE Trans. Automatic Control 54, eq. 17; The
+    variational Gaussian approximation revisited (Opper and Archambeau, 2009), Neural Computation 21, eq. 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ctsgfn.errors import InvalidInput
+from ctsgfn.with_parameters import Parameterised, WithParameters
+
+NEWTON, HALVINGS, SWEEPS = 40, 20, 6
+"""Most steps to a mode, halvings of each, and sweeps over the cubature points."""
+
+AT_REST = 1e-10
+"""Gain in log r that a Newton step promises, below which the mode is found."""
+
+NUMBERS = 2**13
+"""Parameters solved for at once, in all models together."""
+
+Density = Callable[[Tensor, Tensor], Tensor]
+"""Rows [R] of a batch of problems, and theta [R, m] of each -> log r [R]."""
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A target on models with parameters whose theta is independent vectors side by side, given the model.
+
+    Then log r is the sum over blocks of ``log_block``, and each block is approximated once for each part of a
+    model that it depends on: the parents of a node, say, and not the whole graph.
+    """
+
+    @property
+    def blocks(self) -> int:
+        """J; theta [B, J m] is J vectors of m parameters."""
+
+    def parts(self, model: Any) -> Tensor:
+        """All of the model that each block depends on, [B, J, w] bool or whole numbers."""
+
+    def block_live(self, part: Tensor) -> Tensor:
+        """Live parameters [R, m] of blocks with parts [R, w]."""
+
+    def log_block(self, block: Tensor, part: Tensor, theta: Tensor) -> Tensor:
+        """Log-density [R] of blocks numbered [R], with parts [R, w] and theta [R, m]."""
+
+
+class Normals(NamedTuple):
+    """Normal approximations of the blocks of theta, in float64."""
+
+    loc: Tensor  # [B, J, m], 0 on dead axes
+    scale_tril: Tensor  # [B, J, m, m], 1 on the diagonal of dead axes
+    log_evidence: Tensor  # [B, J], approximate integral over theta of each block
+
+
+class Laplace:
+    """Normal approximations of theta given the model, found once for each model and then looked up.
+
+    Args:
+        target: differentiable in theta, on ``WithParameters``; ``Factored`` where its blocks are independent.
+
+    Raises:
+        InvalidInput: when the target has another measure, or its blocks do not share theta evenly.
+
+    Example:
+        Model m has its first m parameters, each with log r = -(theta - 1)^2.
+
+        >>> from ctsgfn.measures import Counting
+        >>> from ctsgfn.target import as_target
+        >>> def first(m):
+        ...     return torch.arange(2) < m
+        >>> measure = WithParameters(Counting(3), 2, first)
+        >>> target = as_target(lambda x: -((x.theta - 1).square() * first(x.model)).sum(-1), measure)
+        >>> normals = Laplace(target)(torch.tensor([[0], [2]]))
+        >>> normals.loc[:, 0].tolist(), normals.log_evidence.exp().mul(1e4).round().tolist()
+        ([[0.0, 0.0], [1.0, 1.0]], [[10000.0], [31416.0]])
+    """
+
+    def __init__(self, target: Any) -> None:
+        measure = target.measure
+        if not isinstance(measure, WithParameters):
+            raise InvalidInput(f"Laplace needs a target on WithParameters, got one on {measure}.")
+        self.target, self.measure = target, measure
+        self.blocks = target.blocks if isinstance(target, Factored) else 1
+        self.width, left = divmod(measure.size, self.blocks)
+        if left:
+            raise InvalidInput(f"{measure.size} parameters are not {self.blocks} blocks of the same width.")
+        self._keys = torch.empty(0, dtype=torch.long)  # sorted
+        self._row = torch.empty(0, dtype=torch.long)  # where each key's approximation is
+        self._found: Normals | None = None
+
+    def __call__(self, model: Any) -> Normals:
+        """Approximations for a batch of models."""
+        n, j, m = len(model), self.blocks, self.width
+        if isinstance(self.target, Factored):
+            target, part = self.target, self.target.parts(model).flatten(0, 1)
+            block = torch.arange(j, device=part.device).repeat(n)
+            live = target.block_live(part)
+
+            def density(rows: Tensor, theta: Tensor) -> Tensor:
+                return target.log_block(block[rows], part[rows], theta)
+        else:
+            part, live = _integers(model), self.measure.live(model)
+            block = torch.zeros(n, dtype=torch.long, device=part.device)
+
+            def density(rows: Tensor, theta: Tensor) -> Tensor:
+                return self.target.log_density(Parameterised(model[rows], theta))
+
+        row = self._look_up(_hash(block, part), live, density)
+        assert self._found is not None
+        loc, tril, log_evidence = (v[row] for v in self._found)
+        return Normals(loc.reshape(n, j, m), tril.reshape(n, j, m, m), log_evidence.reshape(n, j))
+
+    def log_evidence(self, model: Any) -> Tensor:
+        """Approximate log-evidence of models, [B] float64."""
+        return self(model).log_evidence.sum(-1)
+
+    def _look_up(self, keys: Tensor, live: Tensor, density: Density) -> Tensor:
+        """Row of each key, after the approximation of those that are new."""
+        if self._found is None:
+            self._keys, self._row = self._keys.to(keys.device), self._row.to(keys.device)
+        place = torch.searchsorted(self._keys, keys)
+        known = torch.nn.functional.pad(self._keys, (0, 1))[place] == keys
+        new = (~known | (place == len(self._keys))).nonzero().squeeze(-1)
+        if len(new):
+            fresh, inverse = keys[new].unique(return_inverse=True)
+            first = torch.empty_like(fresh).scatter(0, inverse, new)  # one row for each
+            at_once = max(1, NUMBERS // self.width)
+            solved = [normals(partial(_among, density, some), live[some]) for some in first.split(at_once)]
+            parts = solved if self._found is None else [self._found, *solved]
+            count = len(self._keys)
+            self._found = Normals(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            self._keys, order = torch.cat([self._keys, fresh]).sort()
+            self._row = torch.cat([self._row, count + torch.arange(len(fresh), device=keys.device)])[order]
+            place = torch.searchsorted(self._keys, keys)
+        return self._row[place]
+
+
+def _among(density: Density, some: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
+    return density(some[rows], theta)
+
+
+def normals(density: Density, live: Tensor) -> Normals:
+    """Normal approximations [R, m] of densities with live axes [R, m], in float64, without gradient.
+
+    Example:
+        >>> fit = normals(lambda rows, theta: -theta.square().sum(-1), torch.ones(1, 1, dtype=torch.bool))
+        >>> round(float(fit.scale_tril), 4), round(float(fit.log_evidence.exp()), 4)
+        (0.7071, 1.7725)
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = 0.1 * torch.randn(live.shape[-1], generator=generator, dtype=torch.float64)  # 0 may be a saddle
+    loc, precision = _climb(density, start.to(live.device) * live, live)
+    covariance = torch.linalg.inv(precision)
+    best = Normals(loc, torch.linalg.cholesky(covariance), loc.new_full((len(loc),), -math.inf))
+    tril = best.scale_tril
+    for _ in range(SWEEPS):
+        slope, hessian, bound = _average(density, loc, tril, live)
+        better = (bound > best.log_evidence).nonzero().squeeze(-1)
+        kept = (loc, tril, bound)
+        best = Normals(*(b.index_copy(0, better, k[better]) for b, k in zip(best, kept, strict=True)))
+        factor, failed = torch.linalg.cholesky_ex(_on_live(-0.5 * (hessian + hessian.transpose(1, 2)), live))
+        sound = ((failed == 0) & slope.isfinite().all(-1))[:, None]
+        factor = torch.where(sound[..., None], factor, _eye(live))
+        step = torch.cholesky_solve(slope[..., None], factor).squeeze(-1)
+        loc = torch.where(sound, loc + step, best.loc)
+        covariance = torch.cholesky_inverse(factor)
+        tril = torch.where(sound[..., None], torch.linalg.cholesky(covariance), best.scale_tril)
+    return best
+
+
+def _climb(density: Density, theta: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+    """Modes [R, m] by damped Newton steps, and the negative Hessians there, made positive."""
+    theta, precision = theta.clone(), _eye(live).expand(len(live), -1, -1).clone()
+    active = torch.arange(len(theta), device=live.device)
+    for _ in range(NEWTON):
+        value, slope, hessian = _derivatives(density, active, theta[active], live[active])
+        curvature, axes = torch.linalg.eigh(_on_live(-hessian, live[active]))
+        floor = 1e-6 * curvature.abs().amax(-1, keepdim=True).clamp(min=1.0)
+        curvature = curvature.abs().maximum(floor)
+        precision[active] = axes * curvature[:, None] @ axes.transpose(1, 2)
+        step = (axes @ ((axes.transpose(1, 2) @ slope[..., None]) / curvature[..., None])).squeeze(-1)
+        promise = (step * slope).sum(-1)
+        size = torch.ones_like(promise)
+        climbing = (promise > AT_REST).nonzero().squeeze(-1)
+        moved = climbing[:0]
+        for _ in range(HALVINGS):
+            if not len(climbing):
+                break
+            rows = active[climbing]
+            there = theta[rows] + size[climbing, None] * step[climbing]
+            gain = density(rows, there) - value[climbing]
+            enough = gain >= 1e-4 * size[climbing] * promise[climbing]  # False for NaN
+            theta[rows[enough]] = there[enough]
+            moved = torch.cat([moved, climbing[enough]])
+            climbing = climbing[~enough]
+            size[climbing] *= 0.5
+        active = active[moved]
+        if not len(active):
+            break
+    return theta, precision
+
+
+def _derivatives(
+    density: Density, rows: Tensor, theta: Tensor, live: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log r [R], its gradient [R, m] and its Hessian [R, m, m]."""
+    with torch.enable_grad():
+        leaf = theta.detach().requires_grad_()
+        value = density(rows, leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        axes = live.any(0).nonzero().squeeze(-1).tolist()
+        hessian = theta.new_zeros(*theta.shape, theta.shape[-1])
+        for i in axes if slope.requires_grad else ():
+            (hessian[:, i],) = torch.autograd.grad(
+                slope[:, i].sum(), leaf, retain_graph=True, materialize_grads=True
+            )
+    return value.detach(), slope.detach() * live, hessian
+
+
+def _average(density: Density, loc: Tensor, tril: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average gradient [R, m], average Hessian [R, m, m] and lower bound [R] under the normals."""
+    count, m = loc.shape
+    k = live.sum(-1).clamp(min=1).to(loc)
+    arms = k.sqrt()[:, None, None] * (tril * live[:, None]).transpose(1, 2)  # [R, i, m]
+    points = (loc[:, None, None] + torch.stack([arms, -arms], 1)).requires_grad_()  # [R, 2, i, m]
+    rows = torch.arange(count, device=live.device).repeat_interleave(2 * m)
+    with torch.enable_grad():
+        value = density(rows, points.flatten(0, 2))
+        (slope,) = torch.autograd.grad(value.sum(), points)
+    slope = slope * live[:, None, None]
+    weight = live / (2 * k[:, None])  # of each point; with no live axis the points are all loc
+    spread = (slope[:, 0] - slope[:, 1]) * live[..., None] / (2 * k.sqrt())[:, None, None]
+    hessian = torch.linalg.solve_triangular(tril.transpose(1, 2), spread, upper=True)
+    mean_slope = (slope.sum(1) * weight[..., None]).sum(1)
+    value = value.detach().reshape(count, 2, m)
+    level = torch.where(live.any(-1), (value.sum(1) * weight).sum(-1), value[:, 0, 0])
+    entropy = (tril.diagonal(dim1=1, dim2=2).log() + 0.5 * math.log(2 * math.pi * math.e)) * live
+    return mean_slope, hessian, level + entropy.sum(-1)
+
+
+def _eye(live: Tensor) -> Tensor:
+    return torch.eye(live.shape[-1], dtype=torch.float64, device=live.device)
+
+
+def _on_live(matrix: Tensor, live: Tensor) -> Tensor:
+    """The matrices [R, m, m] on the live axes, the identity on the others."""
+    both = live[:, :, None] & live[:, None, :]
+    return torch.where(both, matrix, _eye(live))
+
+
+def _integers(model: Any) -> Tensor:
+    """What identifies each model, [B, w] long."""
+    columns = [model] if isinstance(model, Tensor) else list(model.tensors().values())
+    flat = [(c.double().view(torch.long) if c.is_floating_point() else c.long()).flatten(1) for c in columns]
+    return torch.cat(flat, -1)
+
+
+def _hash(block: Tensor, part: Tensor) -> Tensor:
+    """A number [R] for each block and part; two that agree by chance only share a proposal."""
+    width = part.flatten(1).shape[1] + 1
+    factors = torch.randint(
+        -(2**62), 2**62, (width,), generator=torch.Generator().manual_seed(width), dtype=torch.long
+    )
+    mixed = (torch.cat([block[:, None], part.flatten(1).long()], -1) + 1) * factors.to(block.device)
+    return (mixed ^ (mixed >> 31)).sum(-1)
+
+
+def differentiable(target: Any) -> bool:
+    """Whether the log-density of a target on models with parameters has a gradient in theta."""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        x, _ = target.measure.probe(4)
+        value = target.log_density(Parameterised(x.model, x.theta.requires_grad_()))
+    return bool(value.requires_grad)
