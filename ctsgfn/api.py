@@ -13,7 +13,7 @@ from torch import Tensor
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_choices, epsilon_uniform, mixed, on_policy, walk_back
 from ctsgfn.budget import Budget, seconds
-from ctsgfn.builders import BUILDERS, build_on, choose
+from ctsgfn.builders import BUILDERS, Built, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
@@ -149,9 +149,10 @@ def fit(
             "dtype": kind,
         }
         recipe: dict[str, Any] | None = None
+        first: Built | None = None
         if name != "own":
             recipe = {"builder": name, "options": options}
-            gfn, target = BUILDERS[name](target, options)
+            gfn, target, first = BUILDERS[name](target, options)
         elif gfn is None:
             assert space is not None
             gfn = build_on(space, options)
@@ -159,7 +160,7 @@ def fit(
         if behaviour is None:
             explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
             if name in GROWN and not training.pathwise:
-                training = _explored(sampler, training)
+                training = _explored(Built(sampler.gfn, sampler.target) if first is None else first, training)
             behaviour = (
                 on_policy
                 if training.pathwise or name not in explore
@@ -169,12 +170,12 @@ def fit(
     return sampler
 
 
-def _explored(sampler: Sampler[Any, Any], training: Training) -> Training:
+def _explored(built: Built, training: Training) -> Training:
     """Train for the first half with walks that explore: structures have modes that a flow may not find."""
     half = None if training.steps is None else max(1, training.steps // 2)
     explore = mixed(on_policy, epsilon_choices(0.3), 0.5)
     first = replace(training, steps=half, stages=2)
-    first.run(sampler.gfn, sampler.target, explore, "exploring", steps=1000)
+    first.run(built.gfn, built.target, explore, "exploring", steps=1000)
     rest = None if training.steps is None or half is None else max(1, training.steps - half)
     return replace(training, steps=rest)
 
@@ -210,8 +211,8 @@ def load(path: str | Path, target: Target[Any] | Callable[[Any], Tensor]) -> Sam
             f"{path} does not say how its flow was built: build it and use Sampler.load(path, target, gfn)."
         )
     options = recipe["options"]
-    gfn, inner = BUILDERS[recipe["builder"]](_as_target(target, options.get("dim"), None, None), options)
-    return Sampler.load(path, inner, gfn.to(dtype=getattr(torch, options["dtype"])))
+    built = BUILDERS[recipe["builder"]](_as_target(target, options.get("dim"), None, None), options)
+    return Sampler.load(path, built.target, built.gfn.to(dtype=getattr(torch, options["dtype"])))
 
 
 def _as_target(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
@@ -17,6 +17,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform, Ex
 from ctsgfn.acyclic import Acyclic
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet, state_flow
+from ctsgfn.graph_evidence import GraphEvidence
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
@@ -27,9 +28,9 @@ from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.parameter_kernels import laplace_head, with_parameters_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
-from ctsgfn.kernels.spaces.parameter_kernels import laplace_head, with_parameters_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.laplace import Laplace, differentiable
@@ -38,12 +39,17 @@ from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
 from ctsgfn.subsets import Subsets
-from ctsgfn.target import Target, transformed
+from ctsgfn.target import Target, as_target, transformed
 from ctsgfn.whitening import Whitening
 from ctsgfn.with_parameters import WithParameters
 
-Built = tuple[GFlowNet[Any], Target[Any]]
-"""A flow, and the target in the coordinates of its space."""
+
+class Built(NamedTuple):
+    """A flow, and the target in the coordinates of its space."""
+
+    gfn: GFlowNet[Any]
+    target: Target[Any]
+    first: Built | None = None  # a smaller flow whose modules it shares, to be trained before it
 
 
 def on_line(target: Target[Tensor]) -> Target[Tensor]:
@@ -102,7 +108,7 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
         size = {"hidden": options["hidden"], "layers": options["layers"]}
         only = AutoregressiveMixture(options["dim"], 0, **autoregressive, **size)
         forward = Kernel(space.kappa, NoContext(), [only])
-    return _assemble(space, (forward, backward), options), inner
+    return Built(_assemble(space, (forward, backward), options), inner)
 
 
 def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
@@ -114,14 +120,14 @@ def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
         scale: Transform = AffineTransform(measure.low, measure.high - measure.low)
         target = transformed(target, scale, unit)
     space = cube(measure.dim)
-    return _assemble(space, cube_kernels(space, hidden=options["hidden"]), options), target
+    return Built(_assemble(space, cube_kernels(space, hidden=options["hidden"]), options), target)
 
 
 def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     """Angles: options slices, hidden."""
     assert isinstance(target.measure, Haar)
     space = torus(target.measure.dim, options["slices"])
-    return _assemble(space, torus_kernels(space, hidden=options["hidden"]), options), target
+    return Built(_assemble(space, torus_kernels(space, hidden=options["hidden"]), options), target)
 
 
 Kernels = tuple[Kernel[Any], Kernel[Any]]
@@ -156,28 +162,36 @@ def structures(measure: Measure[Any], target: Target[Any], hidden: int) -> tuple
 def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
     """Graphs edge by edge, subsets item by item, cells of a grid, or {0, .., n - 1}: option hidden."""
     space, kernels = structures(target.measure, target, options["hidden"])
-    return _assemble(space, kernels, options), target
+    return Built(_assemble(space, kernels, options), target)
 
 
 def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Built:
     """Structures, and parameters once they are complete: option hidden.
 
     Where the target has a gradient, the parameters are drawn near normal approximations that are found for
-    each model (``laplace``), and structures that grow by one choice at a time climb their evidence.
+    each model (``laplace``); structures that grow by one choice at a time climb the evidence that these
+    give, and a flow of the structures alone, on that evidence, is to be trained first.
     """
     measure, hidden = target.measure, options["hidden"]
     assert isinstance(measure, WithParameters)
-    inner, (forward, backward) = structures(measure.models, target, hidden)
+    if not differentiable(target):
+        inner, kernels = structures(measure.models, target, hidden)
+        space = with_parameters(inner, measure.size, measure.live)
+        return Built(
+            _assemble(space, with_parameters_kernels(space, inner, kernels, hidden=hidden), options), target
+        )
+    laplace = Laplace(target)
+    evidence: Target[Any] = as_target(laplace.log_evidence, measure.models)
+    if GraphEvidence.serves(target):
+        evidence = GraphEvidence(laplace)
+    inner, (forward, backward) = structures(measure.models, evidence, hidden)
+    if not isinstance(evidence, GraphEvidence) and len(inner.kappa.branches) == 1:
+        forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=max(128, hidden))
     space = with_parameters(inner, measure.size, measure.live)
-    theta_head = None
-    if differentiable(target):
-        laplace = Laplace(target)
-        theta_head = laplace_head(laplace, inner, hidden=hidden)
-        if len(inner.kappa.branches) == 1:
-            change = changes_of(inner, laplace.log_evidence)
-            forward = informed_kernel(inner, change, hidden=max(128, hidden))
-    kernels = with_parameters_kernels(space, inner, (forward, backward), theta_head, hidden=hidden)
-    return _assemble(space, kernels, options), target
+    head = laplace_head(laplace, inner, hidden=hidden)
+    kernels = with_parameters_kernels(space, inner, (forward, backward), head)
+    first = Built(_assemble(inner, (forward, backward), options), evidence)
+    return Built(_assemble(space, kernels, options), target, first)
 
 
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:

@@ -71,7 +71,7 @@ def started(
 
 
 def _build(target: Target[Tensor], options: dict[str, Any], like: Tensor) -> Sampler[Any, Tensor]:
-    gfn, inner = build_diffusion(target, options)
+    gfn, inner, _ = build_diffusion(target, options)
     return Sampler(gfn.to(like), inner, recipe={"builder": "diffusion", "options": options})
 
 

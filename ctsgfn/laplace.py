@@ -32,6 +32,15 @@ from ctsgfn.with_parameters import Parameterised, WithParameters
 NEWTON, HALVINGS, SWEEPS = 40, 20, 6
 """Most steps to a mode, halvings of each, and sweeps over the cubature points."""
 
+NARROWINGS = 8
+"""Most times that a normal law is made narrower before the sweeps."""
+
+DRAWS, POOR = 64, 0.8
+"""Pairs of draws that judge a normal law, and the effective fraction of them below which it is improved."""
+
+ASCENT, BATCH = 300, 8
+"""Steps of the improvement, and pairs of draws in each."""
+
 AT_REST = 1e-10
 """Gain in log r that a Newton step promises, below which the mode is found."""
 
@@ -112,27 +121,40 @@ class Laplace:
         """Approximations for a batch of models."""
         n, j, m = len(model), self.blocks, self.width
         if isinstance(self.target, Factored):
-            target, part = self.target, self.target.parts(model).flatten(0, 1)
-            block = torch.arange(j, device=part.device).repeat(n)
-            live = target.block_live(part)
-
-            def density(rows: Tensor, theta: Tensor) -> Tensor:
-                return target.log_block(block[rows], part[rows], theta)
+            part = self.target.parts(model).flatten(0, 1)
+            row = self._rows_of(torch.arange(j, device=part.device).repeat(n), part)
         else:
-            part, live = _integers(model), self.measure.live(model)
+            part = _integers(model)
             block = torch.zeros(n, dtype=torch.long, device=part.device)
 
             def density(rows: Tensor, theta: Tensor) -> Tensor:
                 return self.target.log_density(Parameterised(model[rows], theta))
 
-        row = self._look_up(_hash(block, part), live, density)
-        assert self._found is not None
-        loc, tril, log_evidence = (v[row] for v in self._found)
+            row = self._look_up(_hash(block, part), self.measure.live(model), density)
+        loc, tril, log_evidence = (v[row] for v in self._known)
         return Normals(loc.reshape(n, j, m), tril.reshape(n, j, m, m), log_evidence.reshape(n, j))
 
     def log_evidence(self, model: Any) -> Tensor:
         """Approximate log-evidence of models, [B] float64."""
         return self(model).log_evidence.sum(-1)
+
+    def log_evidence_of(self, block: Tensor, part: Tensor) -> Tensor:
+        """Approximate log-evidence [R] of the blocks, with parts [R, w], of a ``Factored`` target."""
+        row = self._rows_of(block, part)
+        return self._known.log_evidence[row]
+
+    @property
+    def _known(self) -> Normals:
+        assert self._found is not None  # asked after a look-up
+        return self._found
+
+    def _rows_of(self, block: Tensor, part: Tensor) -> Tensor:
+        target = self.target
+
+        def density(rows: Tensor, theta: Tensor) -> Tensor:
+            return target.log_block(block[rows], part[rows], theta)
+
+        return self._look_up(_hash(block, part), target.block_live(part), density)
 
     def _look_up(self, keys: Tensor, live: Tensor, density: Density) -> Tensor:
         """Row of each key, after the approximation of those that are new."""
@@ -170,9 +192,37 @@ def normals(density: Density, live: Tensor) -> Normals:
     generator = torch.Generator().manual_seed(0)
     start = 0.1 * torch.randn(live.shape[-1], generator=generator, dtype=torch.float64)  # 0 may be a saddle
     loc, precision = _climb(density, start.to(live.device) * live, live)
-    covariance = torch.linalg.inv(precision)
-    best = Normals(loc, torch.linalg.cholesky(covariance), loc.new_full((len(loc),), -math.inf))
-    tril = best.scale_tril
+    tril = _narrowed(density, loc, torch.linalg.cholesky(torch.linalg.inv(precision)), live)
+    fit = _sweep(density, loc, tril, live)
+    noise = torch.randn(DRAWS, live.shape[-1], generator=generator, dtype=torch.float64).to(live.device)
+    noise = torch.cat([noise, -noise])
+    weight = _log_weights(density, fit, live, noise)
+    ess = (2 * weight.logsumexp(0) - (2 * weight).logsumexp(0)).exp() / len(noise)
+    poor = (~(ess > POOR)).nonzero().squeeze(-1)
+    if len(poor):
+        some = Normals(*(v[poor] for v in fit))
+        better = _ascend(partial(_among, density, poor), some, live[poor], generator)
+        fit = Normals(*(v.index_copy(0, poor, b) for v, b in zip(fit, better, strict=True)))
+    return fit
+
+
+def _narrowed(density: Density, loc: Tensor, tril: Tensor, live: Tensor) -> Tensor:
+    """Factors with columns shortened until log r falls by 1/2 along each: a kink has no curvature."""
+    rows = torch.arange(len(loc), device=live.device).repeat_interleave(2 * loc.shape[-1])
+    top = density(rows[:: 2 * loc.shape[-1]], loc)
+    for _ in range(NARROWINGS):
+        arms = tril.transpose(1, 2) * live[:, :, None]
+        points = loc[:, None, None] + torch.stack([arms, -arms], 1)
+        there = density(rows, points.flatten(0, 2)).reshape(len(loc), 2, -1)
+        drop = (top[:, None] - there.mean(1)).nan_to_num(math.inf)
+        ratio = torch.where(drop > 1.0, (0.5 / drop).sqrt().clamp(min=0.1), 1.0)
+        tril = tril * ratio[:, None]
+    return tril
+
+
+def _sweep(density: Density, loc: Tensor, tril: Tensor, live: Tensor) -> Normals:
+    """The best of what the fixed point of the cubature passes through."""
+    best = Normals(loc, tril, loc.new_full((len(loc),), -math.inf))
     for _ in range(SWEEPS):
         slope, hessian, bound = _average(density, loc, tril, live)
         better = (bound > best.log_evidence).nonzero().squeeze(-1)
@@ -182,10 +232,58 @@ def normals(density: Density, live: Tensor) -> Normals:
         sound = ((failed == 0) & slope.isfinite().all(-1))[:, None]
         factor = torch.where(sound[..., None], factor, _eye(live))
         step = torch.cholesky_solve(slope[..., None], factor).squeeze(-1)
-        loc = torch.where(sound, loc + step, best.loc)
-        covariance = torch.cholesky_inverse(factor)
-        tril = torch.where(sound[..., None], torch.linalg.cholesky(covariance), best.scale_tril)
+        loc = torch.where(sound, loc + step, best.loc) * live
+        tril = torch.where(
+            sound[..., None], torch.linalg.cholesky(torch.cholesky_inverse(factor)), best.scale_tril
+        )
     return best
+
+
+def _log_weights(density: Density, fit: Normals, live: Tensor, noise: Tensor) -> Tensor:
+    """Log r - log N [K, R] at draws with standardised noise [K, m]."""
+    z = noise[:, None] * live
+    theta = (fit.loc + torch.einsum("rij,krj->kri", fit.scale_tril, z)) * live
+    rows = torch.arange(len(live), device=live.device).repeat(len(noise))
+    value = density(rows, theta.flatten(0, 1)).reshape(len(noise), -1)
+    log_scale = fit.scale_tril.diagonal(dim1=-2, dim2=-1).log()
+    return value + ((log_scale + 0.5 * math.log(2 * math.pi)) * live).sum(-1) + 0.5 * z.square().sum(-1)
+
+
+def _ascend(density: Density, fit: Normals, live: Tensor, generator: torch.Generator) -> Normals:
+    """Adam on the lower bound, from the best of some narrower normals."""
+    count, m = live.shape
+
+    def draws(n: int) -> Tensor:
+        half = torch.randn(n, m, generator=generator, dtype=torch.float64).to(live.device)
+        return torch.cat([half, -half])
+
+    common = draws(DRAWS)
+    widths = [1.0, 0.5, 0.2, 0.05, 0.01]
+    narrower = [fit._replace(scale_tril=_on_live(w * fit.scale_tril, live)) for w in widths]
+    bounds = torch.stack([_log_weights(density, some, live, common).mean(0) for some in narrower])
+    width = torch.tensor(widths, dtype=torch.float64, device=live.device)[
+        bounds.nan_to_num(-math.inf, neginf=-math.inf).argmax(0)
+    ]
+    shift = torch.zeros(count, m, dtype=torch.float64, device=live.device, requires_grad=True)
+    factor = torch.diag_embed(width.log()[:, None].expand(-1, m)).requires_grad_()
+
+    def moved() -> Normals:
+        lower = factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=1, dim2=2).exp())
+        loc = fit.loc + torch.einsum("rij,rj->ri", fit.scale_tril, shift * live)
+        return Normals(loc, fit.scale_tril @ _on_live(lower, live), fit.log_evidence)
+
+    optimiser = torch.optim.Adam([shift, factor], lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, ASCENT)
+    with torch.enable_grad():
+        for _ in range(ASCENT):
+            bound = _log_weights(density, moved(), live, draws(BATCH)).mean(0)
+            optimiser.zero_grad()
+            (-torch.where(bound.isfinite(), bound, 0.0).sum()).backward()
+            optimiser.step()
+            schedule.step()
+    found = Normals(*(v.detach() for v in moved()))
+    bound = _log_weights(density, found, live, common).mean(0)
+    return found._replace(log_evidence=bound)
 
 
 def _climb(density: Density, theta: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,7 +315,7 @@ def _climb(density: Density, theta: Tensor, live: Tensor) -> tuple[Tensor, Tenso
         active = active[moved]
         if not len(active):
             break
-    return theta, precision
+    return theta * live, precision
 
 
 def _derivatives(

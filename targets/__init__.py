@@ -9,10 +9,12 @@ from ctsgfn.targets.gaussian_grid import GaussianGrid, nine_gaussians, twenty_fi
 from ctsgfn.targets.gaussian_mixture import GaussianMixture, forty_gaussians
 from ctsgfn.targets.gram_graphs import GramGraphs
 from ctsgfn.targets.hypergrid_reward import HypergridReward
+from ctsgfn.targets.joint_graphs import JointGraphs
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
+from ctsgfn.targets.noises import LaplaceNoise, NormalNoise, StudentNoise
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
 from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
@@ -33,10 +35,13 @@ __all__ = [
     "GaussianMixture",
     "GramGraphs",
     "HypergridReward",
+    "JointGraphs",
+    "LaplaceNoise",
     "LinearGaussian",
     "LinearGaussianGraphs",
     "LogisticSelection",
     "ManyWell",
+    "NormalNoise",
     "NormalSlab",
     "PoissonChangePoints",
     "PoissonSelection",
@@ -45,6 +50,7 @@ __all__ = [
     "RobustSelection",
     "SpikeAndSlab",
     "StudentMixture",
+    "StudentNoise",
     "TorusSixModes",
     "VonMisesProduct",
     "coal_mining",

@@ -30,9 +30,9 @@ from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
 from ctsgfn.kernels.spaces.finite import Vertex, finite, rewards, tabular_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
+from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
-from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target

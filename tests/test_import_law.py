@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "measures acyclic acyclic_sums subsets evidence mixture_fit",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace model_target",
-        "kernel space counted mala plots pyro_target from_stan quadrature",
+        "kernel space graph_evidence counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse gaussian_fits from_pyro predictive likelihood coordinate_walk",
         "walks balance annealing exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure

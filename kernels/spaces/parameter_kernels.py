@@ -165,3 +165,19 @@ def with_parameters_kernels(
 
     forward, backward = structure_kernels
     return extended(space.kappa, forward, theta_head), extended(space.kappa_b, backward, Diffuse(Atom()))
+
+
+def structure_kernel(structure: Space[Any, Any], kernel: Kernel[Growing]) -> Kernel[Any]:
+    """The forward kernel of the structures inside one of structures with parameters; modules are shared.
+
+    Where it stops, the other draws parameters: so both end in the same structures with the same probability.
+
+    Args:
+        structure: the space of structures.
+        kernel: made by ``with_parameters_kernels``.
+    """
+    encoder, gate = kernel.encoder, kernel.gate
+    assert isinstance(encoder, StructureEncoder)
+    heads = [head.inner for head in kernel.heads if isinstance(head, StructureHead)]
+    inner = gate.inner if isinstance(gate, StructureGate) else None
+    return Kernel(structure.kappa, encoder.inner, heads, inner).to(kernel.anchor)

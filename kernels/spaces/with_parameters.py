@@ -20,16 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from ctsgfn.diffuse import Diffuse
-from ctsgfn.kernel import Head, Kernel
-from ctsgfn.kernels.heads.block_normal import BlockNormalHead
-from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
-from ctsgfn.laplace import Factored, Laplace
 from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum
-from ctsgfn.networks import MLP, Encoder, FeatureEncoder
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch, S, X

@@ -1,0 +1,66 @@
+r"""The posterior over graphs alone, where the parameters of their nodes are integrated out approximately."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctsgfn.acyclic import Acyclic
+from ctsgfn.laplace import Factored, Laplace
+
+
+class GraphEvidence:
+    r"""Log-evidence of graphs by normal approximations, as a target on them that can be climbed.
+
+    .. math:: \log r(G) = \sum_j \log \int p(x_j, \theta_j \mid x_{P_j})\,d\theta_j
+
+    Each node with each set of parents is approximated once (see ``ctsgfn.laplace``); adding an edge changes
+    one of the terms.
+
+    Args:
+        laplace: of a ``Factored`` target on acyclic graphs with parameters, whose blocks are the nodes and
+            depend on their parents; see ``serves``.
+
+    Example:
+        >>> from ctsgfn.targets import JointGraphs, linear_gaussian_network
+        >>> marginal = linear_gaussian_network(3)
+        >>> approximate = GraphEvidence(Laplace(JointGraphs(marginal.data)))
+        >>> graphs = marginal.measure.all()
+        >>> torch.allclose(approximate.log_density(graphs), marginal.log_density(graphs))
+        True
+    """
+
+    def __init__(self, laplace: Laplace) -> None:
+        self.laplace, self.target = laplace, laplace.target
+        self.measure = laplace.measure.models
+
+    @staticmethod
+    def serves(target: Any) -> bool:
+        """Whether the blocks of a target are the nodes of acyclic graphs, which depend on their parents."""
+        models = target.measure.models
+        if (
+            not isinstance(target, Factored)
+            or not isinstance(models, Acyclic)
+            or target.blocks != models.nodes
+        ):
+            return False
+        with torch.random.fork_rng(devices=[]):
+            x = models.probe(8)[0]
+        return torch.equal(target.parts(x), x.transpose(1, 2))
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Log-evidence [B] float64 of adjacencies [B, d, d]."""
+        return self.laplace.log_evidence(x)
+
+    def changes(self, x: Tensor) -> Tensor:
+        """Log r with the edge i -> j added, less log r, [B, d, d] float64; 0 where the edge is there."""
+        d = x.shape[-1]
+        none = torch.eye(d, dtype=torch.bool, device=x.device)
+        parents = x.bool().transpose(1, 2)  # [B, j, i]
+        more = parents[:, :, None] | (none & ~none[:, :, None])  # [B, j, i, d]: i is a parent of j as well
+        every = torch.cat([parents[:, :, None], more], 2)
+        node = torch.arange(d, device=x.device)[:, None].expand(len(x), d, d + 1)
+        value = self.laplace.log_evidence_of(node.flatten(), every.flatten(0, 2)).reshape(len(x), d, d + 1)
+        return (value[:, :, 1:] - value[:, :, :1]).transpose(1, 2)

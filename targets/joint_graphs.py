@@ -1,0 +1,178 @@
+r"""Which causal network made the data, and with which parameters: the joint posterior of graph and theta."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctsgfn.acyclic import Acyclic
+from ctsgfn.errors import InvalidInput
+from ctsgfn.targets.mechanisms import Linear, Mechanism
+from ctsgfn.targets.noises import Noise, NormalNoise
+from ctsgfn.with_parameters import Parameterised, WithParameters
+
+
+@dataclass(frozen=True)
+class NetworkParameters:
+    """Which parameters a graph has: those of the mechanism of each node given its parents, and of its noise.
+
+    Args:
+        mechanism: of every node.
+        noise: of every node.
+
+    Example:
+        >>> edge = torch.tensor([[[False, True], [False, False]]])
+        >>> NetworkParameters(Linear(), NormalNoise(0.3))(edge).tolist()  # of node 0, then of node 1
+        [[False, False, True, False]]
+    """
+
+    mechanism: Mechanism
+    noise: Noise
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Live parameters [B, d m] of adjacencies [B, d, d]."""
+        parents = x.bool().transpose(1, 2)
+        return self.of_node(parents.flatten(0, 1)).reshape(len(x), -1)
+
+    def of_node(self, parents: Tensor) -> Tensor:
+        """Live parameters [R, m] of nodes with parents [R, d]."""
+        mechanism = self.mechanism.live(parents)
+        return torch.cat([mechanism, mechanism.new_ones(len(parents), self.noise.size)], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class JointGraphs:
+    r"""Posterior of a causal network and its parameters, none of them integrated out.
+
+    .. math::
+        \log r(G, \theta) = \log P(G) + \sum_j \Bigl[\log p(\theta_j)
+            + \sum_n \log p\bigl(x_{nj} - f(x_{n P_j}; \theta_j)\bigr)\Bigr]
+
+    with normal priors: of variance ``weight_variance`` on the parameters of the mechanism, and standard on
+    that of the noise. Theta holds the m parameters of node 0, then those of node 1, and so on. Rows in which
+    a node was set by the experimenter are left out of its factor. The posterior is a product over nodes given
+    the graph (``ctsgfn.laplace.Factored``).
+
+    Args:
+        data: [N, d].
+        mechanism: ``Linear`` or ``HiddenLayer``.
+        noise: ``NormalNoise``, ``StudentNoise`` or ``LaplaceNoise``.
+        weight_variance: prior variance of the parameters of the mechanism.
+        edges_per_node: expected edges per node of an Erdos-Renyi prior; None for the uniform prior.
+        interventions: [N, d] bool, which values were set; None for none.
+
+    Raises:
+        InvalidInput: when a size, a variance or the prior makes no sense.
+
+    References:
+        Joint Bayesian inference of graphical structure and parameters with a single generative flow network
+        (Deleu et al., 2023), arXiv 2305.19366, sections 2 and 5.
+
+    Example:
+        >>> target = JointGraphs(torch.tensor([[1.0, 2.0], [-1.0, -2.0]]), noise=NormalNoise(0.3))
+        >>> x = Parameterised(torch.tensor([[[False, True], [False, False]]]), torch.zeros(1, 4))
+        >>> x.theta[0, 2] = 2.0  # node 1 is twice node 0
+        >>> target.weights(x.theta)[0].tolist(), bool(target.log_density(x) > -14)
+        ([[0.0, 2.0], [0.0, 0.0]], True)
+    """
+
+    data: Tensor
+    mechanism: Mechanism = Linear()  # noqa: RUF009
+    noise: Noise = NormalNoise(math.sqrt(0.1))  # noqa: RUF009
+    weight_variance: float = 1.0
+    edges_per_node: float | None = None
+    interventions: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 2 or self.data.shape[1] < 2:
+            raise InvalidInput(f"JointGraphs needs data [N, d] with d >= 2, got {list(self.data.shape)}.")
+        if not bool(self.data.isfinite().all()):
+            row = int((~self.data.isfinite().all(-1)).nonzero()[0])
+            raise InvalidInput(f"row {row} of the data is not finite: leave such rows out, or fill them in.")
+        if not self.weight_variance > 0:
+            raise InvalidInput(f"weight_variance must be positive, got {self.weight_variance}.")
+        if self.edges_per_node is not None and not 0 < self.edges_per_node < (self.blocks - 1) / 2:
+            raise InvalidInput(
+                f"edges_per_node must lie between 0 and (d - 1) / 2 = {(self.blocks - 1) / 2:g}, got "
+                f"{self.edges_per_node}."
+            )
+        if self.interventions is not None and self.interventions.shape != self.data.shape:
+            raise InvalidInput(
+                f"interventions must have the shape of the data, {list(self.data.shape)}, got "
+                f"{list(self.interventions.shape)}."
+            )
+
+    @property
+    def blocks(self) -> int:
+        """Nodes, d."""
+        return self.data.shape[1]
+
+    @property
+    def measure(self) -> WithParameters[Tensor]:
+        """Acyclic graphs, and the parameters of their nodes."""
+        size = self.blocks * (self.mechanism.size(self.blocks) + self.noise.size)
+        return WithParameters(Acyclic(self.blocks), size, NetworkParameters(self.mechanism, self.noise))
+
+    def log_density(self, x: Parameterised) -> Tensor:
+        """Log p(D | G, theta) + log p(theta | G) + log P(G), [B]."""
+        block, part, theta = self._nodes(x)
+        return self.log_block(block, part, theta).reshape(len(x), -1).sum(-1)
+
+    def parts(self, model: Tensor) -> Tensor:
+        """Parents of each node, [B, d, d] bool."""
+        return model.bool().transpose(1, 2)
+
+    def block_live(self, part: Tensor) -> Tensor:
+        """Live parameters [R, m] of nodes with parents [R, d]."""
+        return NetworkParameters(self.mechanism, self.noise).of_node(part)
+
+    def log_block(self, block: Tensor, part: Tensor, theta: Tensor) -> Tensor:
+        """Factor [R] of nodes numbered [R], with parents [R, d] and parameters [R, m]."""
+        each = self._log_rows(self.data, block, part, theta)
+        if self.interventions is not None:
+            each = each * ~self.interventions.to(each.device).T[block]
+        return each.sum(-1) + self._log_prior(part, theta)
+
+    def log_likelihood(self, x: Parameterised, data: Tensor) -> Tensor:
+        """Log-density [B, N'] of each row of other data [N', d], given graphs and parameters."""
+        each = self._log_rows(data, *self._nodes(x))
+        return each.reshape(len(x), self.blocks, -1).sum(1)
+
+    def weights(self, theta: Tensor) -> Tensor:
+        """Weights [B, d, d] of linear mechanisms, (i, j) that of i -> j; 0 where there is no edge.
+
+        Raises:
+            InvalidInput: for other mechanisms.
+        """
+        if not isinstance(self.mechanism, Linear):
+            raise InvalidInput(f"{type(self.mechanism).__name__} has no one weight for each edge.")
+        by_node = theta.reshape(len(theta), self.blocks, -1)
+        return by_node[:, :, : self.blocks].transpose(1, 2)
+
+    def _nodes(self, x: Parameterised) -> tuple[Tensor, Tensor, Tensor]:
+        """Number, parents and parameters of every node of every graph."""
+        d = self.blocks
+        block = torch.arange(d, device=x.theta.device).repeat(len(x))
+        return block, self.parts(x.model).flatten(0, 1), x.theta.reshape(len(x) * d, -1)
+
+    def _log_rows(self, data: Tensor, block: Tensor, part: Tensor, theta: Tensor) -> Tensor:
+        """Log-density [R, N] of a node in each row of data, given its parents."""
+        data = data.to(theta)
+        split = self.mechanism.size(self.blocks)
+        residual = data.T[block] - self.mechanism.mean(data, part, theta[:, :split])
+        return self.noise.log_prob(residual, theta[:, split:])
+
+    def _log_prior(self, part: Tensor, theta: Tensor) -> Tensor:
+        """Log-prior [R] of parameters and parents."""
+        split = self.mechanism.size(self.blocks)
+        variance = torch.ones_like(theta[0])
+        variance[:split] = self.weight_variance
+        each = 0.5 * theta.square() / variance + 0.5 * (2 * math.pi * variance).log()
+        of_theta = -(each * self.block_live(part)).sum(-1)
+        if self.edges_per_node is None:
+            return of_theta
+        count, p = part.sum(-1), 2 * self.edges_per_node / (self.blocks - 1)
+        return of_theta + count * math.log(p) + (self.blocks - 1 - count) * math.log1p(-p)
