@@ -1,11 +1,11 @@
-"""Joint posterior of graph and weights: ``fit`` against the exact posterior of all 29,281 graphs of five nodes.
+"""Joint posterior of graph and weights: ``fit`` against the exact posterior of graphs of five nodes.
 
-Claim, for each of ten simulated linear Gaussian data sets (N = 100, one and two expected edges per node; the
-weights are sampled, not integrated out), in at most 5 CPU minutes: Jensen-Shannon divergence between the exact
-terminating law of the flow over graphs (no sampling) and the posterior at most 0.005 nats in the median and
-0.02 at worst; probabilities of edges, of paths and of being in a Markov blanket within 0.005 (root mean
-square, median); Kullback-Leibler divergence of the weights given the graph, averaged over the posterior, at
-most 0.01; log Z by importance weighting within 0.02.
+Claim, for each of ten simulated linear Gaussian data sets (N = 100, one and two expected edges per node;
+the weights are sampled, not integrated out), in at most 5 CPU minutes: Jensen-Shannon divergence between
+the exact terminating law of the flow over the 29,281 graphs (no sampling) and the posterior at most 0.005
+nats in the median and 0.02 at worst; probabilities of edges, of paths and of being in a Markov blanket
+within 0.005 (root mean square, median); Kullback-Leibler divergence of the weights given the graph,
+averaged over the posterior, at most 0.01; log Z by importance weighting within 0.02.
 
     python benchmarks/joint_graphs.py      # the runs that have no result yet
 """
@@ -46,7 +46,7 @@ def features(edges: Tensor) -> dict[str, Tensor]:
 
 
 def weights_divergence(sampler: Any, exact: LinearGaussianGraphs, edges: Tensor, posterior: Tensor) -> float:
-    """KL divergence of the exact law of the weights from the flow's, averaged over the posterior of graphs."""
+    """KL divergence of the exact law of the weights from the flow's, averaged over the posterior."""
     draw, total = len(sampler.gfn.forward_kernel.heads) - 1, 0.0
     kernel, space = sampler.gfn.forward_kernel, sampler.gfn.space
     for some, mass in zip(edges.split(2048), posterior.split(2048), strict=True):

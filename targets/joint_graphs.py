@@ -174,5 +174,5 @@ class JointGraphs:
         of_theta = -(each * self.block_live(part)).sum(-1)
         if self.edges_per_node is None:
             return of_theta
-        count, p = part.sum(-1), 2 * self.edges_per_node / (self.blocks - 1)
+        count, p = part.sum(-1).to(theta), 2 * self.edges_per_node / (self.blocks - 1)
         return of_theta + count * math.log(p) + (self.blocks - 1 - count) * math.log1p(-p)

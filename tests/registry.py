@@ -17,6 +17,7 @@ from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.beta import BetaMixture
+from ctsgfn.kernels.heads.block_normal import BlockNormalHead
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.encoders import Steered
 from ctsgfn.kernels.heads.flows import spline_flow
@@ -34,6 +35,7 @@ from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
+from ctsgfn.laplace import Normals
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 
@@ -254,6 +256,14 @@ class HeadCase:
     states: Callable[[int], Any] = lambda n: None
 
 
+def tilted_normals(s: Tensor) -> Normals:
+    """The same correlated normal approximation for each of some states."""
+    tril = torch.tensor([[0.5, 0.0], [0.7, 0.4]], dtype=torch.float64)
+    loc = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    count = len(s)
+    return Normals(loc.expand(count, 1, 2), tril.expand(count, 1, 2, 2), torch.zeros(count, 1))
+
+
 class Unpacked(Head):
     """A head on a steered context, asked with its hidden layer and its drift side by side."""
 
@@ -268,6 +278,10 @@ class Unpacked(Head):
 HEADS: dict[str, HeadCase] = {
     "autoregressive": HeadCase(lambda width: AutoregressiveMixture(2, width, 3, hidden=16, order=[1, 0])),
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
+    "block_normal": HeadCase(lambda width: BlockNormalHead(1, 2, width), live=True),
+    "block_normal_near": HeadCase(
+        lambda width: BlockNormalHead(1, 2, width, tilted_normals), live=True, states=torch.zeros
+    ),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
