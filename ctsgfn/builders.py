@@ -33,7 +33,7 @@ from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
-from ctsgfn.laplace import Laplace, differentiable
+from ctsgfn.laplace import Factored, Laplace, differentiable
 from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
@@ -42,6 +42,9 @@ from ctsgfn.subsets import Subsets
 from ctsgfn.target import Target, as_target, transformed
 from ctsgfn.whitening import Whitening
 from ctsgfn.with_parameters import WithParameters
+
+WIDE = 16
+"""Most parameters for which every model that is met gets a normal approximation of all of them together."""
 
 
 class Built(NamedTuple):
@@ -170,11 +173,12 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
 
     Where the target has a gradient, the parameters are drawn near normal approximations that are found for
     each model (``laplace``); structures that grow by one choice at a time climb the evidence that these
-    give, and a flow of the structures alone, on that evidence, is to be trained first.
+    give, and a flow of the structures alone, on that evidence, is to be trained first. Models with many
+    parameters that are not independent blocks would take too long to approximate, and are not.
     """
     measure, hidden = target.measure, options["hidden"]
     assert isinstance(measure, WithParameters)
-    if not differentiable(target):
+    if (not isinstance(target, Factored) and measure.size > WIDE) or not differentiable(target):
         inner, kernels = structures(measure.models, target, hidden)
         space = with_parameters(inner, measure.size, measure.live)
         return Built(

@@ -203,6 +203,12 @@ def normals(density: Density, live: Tensor) -> Normals:
         some = Normals(*(v[poor] for v in fit))
         better = _ascend(partial(_among, density, poor), some, live[poor], generator)
         fit = Normals(*(v.index_copy(0, poor, b) for v, b in zip(fit, better, strict=True)))
+    lost = ~torch.stack([v.flatten(1).isfinite().all(-1) for v in (*fit[:2], fit[2][:, None])]).all(0)
+    if bool(lost.any()):  # log r is not finite around the start: the flow has to find its way alone
+        level = fit.log_evidence[~lost].median() if bool((~lost).any()) else fit.log_evidence.new_zeros(())
+        loc = torch.where(lost[:, None], 0.0, fit.loc)
+        tril = torch.where(lost[:, None, None], _eye(live), fit.scale_tril)
+        fit = Normals(loc, tril, torch.where(lost, level, fit.log_evidence))
     return fit
 
 
@@ -292,6 +298,10 @@ def _climb(density: Density, theta: Tensor, live: Tensor) -> tuple[Tensor, Tenso
     active = torch.arange(len(theta), device=live.device)
     for _ in range(NEWTON):
         value, slope, hessian = _derivatives(density, active, theta[active], live[active])
+        sound = value.isfinite() & slope.isfinite().all(-1) & hessian.flatten(1).isfinite().all(-1)
+        active, value, slope, hessian = active[sound], value[sound], slope[sound], hessian[sound]
+        if not len(active):
+            break
         curvature, axes = torch.linalg.eigh(_on_live(-hessian, live[active]))
         floor = 1e-6 * curvature.abs().amax(-1, keepdim=True).clamp(min=1.0)
         curvature = curvature.abs().maximum(floor)

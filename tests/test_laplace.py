@@ -118,6 +118,16 @@ def test_no_live_parameter_and_dead_ones() -> None:
     torch.testing.assert_close(fit.log_evidence, expected, atol=1e-8, rtol=0.0)
 
 
+def test_where_log_r_is_not_finite_the_law_is_standard() -> None:
+    def density(rows: Tensor, t: Tensor) -> Tensor:
+        return torch.where(rows == 0, -math.inf, -t.square().sum(-1))
+
+    fit = normals(density, torch.ones(2, 1, dtype=torch.bool))
+    assert fit.loc.abs().max() < 1e-6
+    torch.testing.assert_close(fit.scale_tril.flatten(), torch.tensor([1.0, 0.5]).sqrt().double())
+    assert bool(fit.log_evidence.isfinite().all())
+
+
 # ------------------------------------------------------------------ refusals
 def test_refusals() -> None:
     def first(m: Tensor) -> Tensor:

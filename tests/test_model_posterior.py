@@ -15,8 +15,9 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, UnreliableEstimate
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.hypergrid import hypergrid
+from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
-from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.measures import Lebesgue
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import as_target

@@ -20,7 +20,8 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.hypergrid import hypergrid
-from ctsgfn.kernels.spaces.with_parameters import with_parameters, with_parameters_kernels
+from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
+from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.measures import Counting
 from ctsgfn.sampler import Sampler
 from ctsgfn.subsets import Subsets

@@ -36,7 +36,7 @@ class BlockNormal(CoordinateLaw):
     Args:
         loc: [B, J, m].
         scale_tril: [B, J, m, m] lower triangular, whose entries in dead rows or columns are not read.
-        live: [B, J m] bool, or None.
+        live: [B, J m] or [B, 1] bool, or None.
 
     Example:
         >>> law = BlockNormal(torch.zeros(2, 1, 3), torch.eye(3).expand(2, 1, 3, 3), torch.ones(2, 3) > 0)
@@ -48,9 +48,8 @@ class BlockNormal(CoordinateLaw):
 
     def __init__(self, loc: Tensor, scale_tril: Tensor, live: Tensor | None = None) -> None:
         super().__init__(len(loc), loc.shape[1] * loc.shape[2])
-        alive = torch.ones_like(loc, dtype=torch.bool) if live is None else live.reshape(loc.shape)
-        self.loc, self.live = loc, alive
-        self.scale_tril = on_live(scale_tril, alive)
+        self.loc, self.live = loc, _blocks(live, loc)
+        self.scale_tril = on_live(scale_tril, self.live)
 
     def draw(self) -> Tensor:
         """Mean plus factor times standard normals, 0 on dead axes."""
@@ -71,6 +70,13 @@ def on_live(matrix: Tensor, live: Tensor) -> Tensor:
     both = live[..., :, None] & live[..., None, :]
     eye = torch.eye(live.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return torch.where(both, matrix, eye)
+
+
+def _blocks(live: Tensor | None, like: Tensor) -> Tensor:
+    """A live mask of all axes as one of blocks [B, J, m]."""
+    if live is None:
+        return torch.ones_like(like, dtype=torch.bool)
+    return live.expand(len(like), like.shape[1] * like.shape[2]).reshape(like.shape)
 
 
 class BlockNormalHead(Head):
@@ -109,9 +115,9 @@ class BlockNormalHead(Head):
         shift, log_scale, below = moments.split([m, m, m * (m - 1) // 2], -1)
         tril = torch.diag_embed(log_scale.exp())
         tril[..., self.lower[0], self.lower[1]] = below
-        alive = torch.ones_like(shift, dtype=torch.bool) if live is None else live.reshape(shift.shape)
         if self.guess is None:
             return BlockNormal(shift, tril, live)
+        alive = _blocks(live, shift)
         loc, factor, _ = (v.to(shift.dtype) for v in self.guess(s))
         factor = on_live(factor, alive)
         moved = loc + (factor @ (shift * alive)[..., None]).squeeze(-1)
