@@ -10,6 +10,9 @@ from ctsgfn.evidence import Evidence
 from ctsgfn.from_pyro import from_pyro
 from ctsgfn.from_stan import from_stan
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.graph_draws import GraphDraws
+from ctsgfn.graph_fit import fit_graph
+from ctsgfn.graph_posterior import GraphPosterior
 from ctsgfn.history import History
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
@@ -36,6 +39,8 @@ __all__ = [
     "Counting",
     "Evidence",
     "GFlowNet",
+    "GraphDraws",
+    "GraphPosterior",
     "Haar",
     "Head",
     "History",
@@ -59,6 +64,7 @@ __all__ = [
     "diagnostics",
     "errors",
     "fit",
+    "fit_graph",
     "from_pyro",
     "from_stan",
     "load",
