@@ -10,14 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import Behaviour, epsilon_choices, epsilon_uniform, mixed, on_policy, walk_back
+from ctsgfn.behaviours import (
+    Behaviour,
+    epsilon_choices,
+    epsilon_uniform,
+    from_data,
+    mixed,
+    on_policy,
+    walk_back,
+)
 from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, Built, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.graph_chains import graph_chains
 from ctsgfn.measures import Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
@@ -65,7 +75,8 @@ def fit(
     to what it found and then trained as the first step of a flow, is tried first; where its effective
     sample size, Pareto k or bounds fall short, the coordinates are drawn one after another, or diffusion
     steps are learned after a mixture, and ``sampler.notes`` says why. Bounded boxes, angles, grids,
-    acyclic graphs, subsets, and structures with parameters get spaces of their own.
+    acyclic graphs, subsets, and structures with parameters get spaces of their own; on acyclic graphs, half
+    of the walks that are learned from lead back from graphs that short Markov chains found.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
@@ -159,13 +170,15 @@ def fit(
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
             explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
-            if name in GROWN and not training.pathwise:
-                training = _explored(Built(sampler.gfn, sampler.target) if first is None else first, training)
-            behaviour = (
-                on_policy
-                if training.pathwise or name not in explore
-                else mixed(on_policy, explore[name], 0.5)
-            )
+            if training.pathwise:
+                behaviour = on_policy
+            elif isinstance(sampler.target.measure, Acyclic):
+                behaviour = _back_from_chains(sampler.target, like)
+            elif name in GROWN:
+                built = Built(sampler.gfn, sampler.target) if first is None else first
+                training, behaviour = _explored(built, training), on_policy
+            else:
+                behaviour = mixed(on_policy, explore[name], 0.5) if name in explore else on_policy
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 
@@ -178,6 +191,11 @@ def _explored(built: Built, training: Training) -> Training:
     first.run(built.gfn, built.target, explore, "exploring", steps=1000)
     rest = None if training.steps is None or half is None else max(1, training.steps - half)
     return replace(training, steps=rest)
+
+
+def _back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:
+    """Half of the walks lead back from graphs that Markov chains find: a flow alone misses modes of graphs."""
+    return mixed(on_policy, from_data(graph_chains(target).to(like.device)), 0.5)
 
 
 def _from_everywhere(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:

@@ -62,7 +62,7 @@ def _circle(ax: Any, row: GraphRow, names: Sequence[str]) -> None:
     turn = [math.pi / 2 - 2 * math.pi * k / d for k in range(d)]
     place = [(math.cos(t), math.sin(t)) for t in turn]
     for i, j in row.edges.nonzero().tolist():
-        arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 9, "shrinkB": 9, "lw": 1.0}
+        arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 14, "shrinkB": 14, "lw": 1.0}
         ax.annotate("", xy=place[j], xytext=place[i], arrowprops=arrow)
     for (x, y), name in zip(place, names, strict=True):
         ax.text(x, y, name, ha="center", va="center", fontsize="small" if d <= 12 else "xx-small")

@@ -43,3 +43,9 @@ def test_two_models() -> None:
 def test_demo_states_the_evidence_of_eight_schools() -> None:
     """The quadrature that the demo prints, against a number computed elsewhere."""
     assert example("demo").exact_log_evidence() == pytest.approx(-31.311348, abs=1e-5)
+
+
+def test_demo_of_graphs_draws_its_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("demo_graphs").main(tmp_path / "graphs.png")
+    assert (tmp_path / "graphs.png").stat().st_size > 10_000
+    assert "rain -> crop" in capsys.readouterr().out
