@@ -194,7 +194,7 @@ def _explored(built: Built, training: Training) -> Training:
 
 
 def _back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:
-    """Half of the walks lead back from graphs that Markov chains find: a flow alone misses modes of graphs."""
+    """Half of the walks lead back from graphs that Markov chains find: a flow alone misses modes."""
     return mixed(on_policy, from_data(graph_chains(target).to(like.device)), 0.5)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONAL = ("zuko", "arviz", "sklearn", "pandas")
+OPTIONAL = ("zuko", "arviz", "sklearn", "pandas", "networkx")
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -116,7 +116,7 @@ DISTRIBUTION = {
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("ctsgfn", "kernels", "targets"), ("arviz", "flows")),
+        (("ctsgfn", "kernels", "targets"), ("arviz", "flows", "graphs")),
         (("tests", "examples"), ("arviz", "flows", "test", "dev")),
         (("benchmarks", "paper_repro", "figures"), ("arviz", "flows", "test", "dev", "bench", "peers")),
     ],
