@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.law import Bound
+from ctsgfn.law import Bound, Law
 from ctsgfn.target import Target, evaluate
 from ctsgfn.trajectories import Trajectories
 
@@ -120,6 +120,7 @@ class _General:
 
     def __init__(self, gfn: GFlowNet[Any], trajectories: Trajectories[Any]) -> None:
         self.gfn, self.trajectories = gfn, trajectories
+        self._encoded: tuple[slice, Any] | None = None
 
     @cached_property
     def forward_kernel(self) -> Bound[Any]:
@@ -135,15 +136,31 @@ class _General:
         """Log p_F of the edges, and the log-mass of the sink, where asked for."""
         s, jump = self.trajectories.edges(where.start, where.stop)
         seen = self.trajectories.seen
-        law = self.forward_kernel(s, None if seen is None else seen[where])
+        context = self._context(where)[: len(s)] if self._tied else None
+        law = Law(self.forward_kernel, s, None if seen is None else seen[where], context)
         return law.log_density(jump) if density else None, law.log_stop if stop else None
 
     def backward(self, where: slice) -> Tensor:
         """Log p_B of the edges, 0 on those to the sink."""
-        s, jump = self.trajectories.edges(where.start, where.stop)
-        move = (~jump.stop).nonzero().squeeze(-1)
-        moved = self.backward_kernel(jump.target[move]).log_density_to(s[move])
-        return moved.new_zeros(len(s)).index_copy(0, move, moved)
+        move = (~self.trajectories.last[where]).nonzero().squeeze(-1)
+        s = self.trajectories.states.index_select(0, move + where.start)
+        t = self.trajectories.states.index_select(0, move + (where.start + 1))
+        context = self._context(where).index_select(0, move + 1) if self._tied else None
+        moved = Law(self.backward_kernel, t, None, context).log_density_to(s)
+        return moved.new_zeros(where.stop - where.start).index_copy(0, move, moved)
+
+    @cached_property
+    def _tied(self) -> bool:
+        """Whether one network serves both kernels: a state then passes through it once."""
+        return self.gfn.backward_kernel.encoder is self.gfn.forward_kernel.encoder
+
+    def _context(self, where: slice) -> Any:
+        """Context of the states of a run and of the one after it, for both kernels."""
+        if self._encoded is None or self._encoded[0] != where:
+            rows = slice(where.start, where.stop + 1)
+            s, seen, kernel = self.trajectories.states[rows], self.trajectories.seen, self.forward_kernel
+            self._encoded = where, kernel.encode(s, kernel.observe(s) if seen is None else seen[rows])
+        return self._encoded[1]
 
 
 class _Synchronous(_General):
@@ -201,18 +218,18 @@ def balance(
         chunk: rows per network call, None for all.
     """
     wanted = Wanted(flow=gfn.log_flow is not None) if wanted is None else wanted
-    known_forward, known_backward = trajectories.log_forward, trajectories.log_backward
-    use_forward = known_forward is not None and (not torch.is_grad_enabled() or known_forward.requires_grad)
-    use_backward = known_backward is not None and not torch.is_grad_enabled()
+    reuse = not torch.is_grad_enabled()
+    known_forward = trajectories.log_forward if reuse or trajectories.pathwise else None
+    known_backward = trajectories.log_backward if reuse else None
     parts = []
-    if not (use_forward and use_backward) or wanted.flow or wanted.stop or wanted.inflow:
+    if known_forward is None or known_backward is None or wanted.flow or wanted.stop or wanted.inflow:
         parts = [
             piece
             for _, piece in pieces(
                 gfn,
                 trajectories,
-                forward=not use_forward,
-                backward=not use_backward,
+                forward=known_forward is None,
+                backward=known_backward is None,
                 flow=wanted.flow,
                 stop=wanted.stop,
                 inflow=wanted.inflow,
@@ -226,10 +243,8 @@ def balance(
     log_reward = evaluate(target, gfn.space.read(trajectories.final))
     dtype = gfn.log_z.dtype
     return Balance(
-        log_forward=known_forward if use_forward and known_forward is not None else joined("log_forward"),
-        log_backward=known_backward
-        if use_backward and known_backward is not None
-        else joined("log_backward"),
+        log_forward=joined("log_forward") if known_forward is None else known_forward,
+        log_backward=joined("log_backward") if known_backward is None else known_backward,
         log_reward=log_reward.to(dtype),
         log_z=gfn.log_z,
         owner=trajectories.owner,

@@ -26,6 +26,7 @@ from ctsgfn.gradient import CHUNK
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.law import Law
 from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
+from ctsgfn.moves import Step
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories
 from ctsgfn.walks import backtrack, rollout
@@ -117,13 +118,17 @@ class GuidedLaw:
     def draw(self, *, reparameterised: bool = False) -> tuple[Jump[Any], Tensor]:
         """One jump per state, and its log-density under the flow's own kernel."""
         self._refuse(reparameterised)
-        jump, _ = self.guide.draw()
+        jump = self.guide.sample()
         if self.rate < 1.0:
-            other, _ = self.own.draw()
+            other = self.own.sample()
             swap = torch.rand(len(self.own.s), device=jump.stop.device) >= self.rate
             rows = swap.nonzero().squeeze(-1)
             jump = Jump(jump.target.put(rows, other.target[rows]), torch.where(swap, other.stop, jump.stop))
         return jump, self.own.log_density(jump)
+
+    def step(self) -> Step[Any]:
+        """One jump per state, scored under the flow's own kernel."""
+        return Step.of(*self.draw())
 
     def draw_move(self, *, reparameterised: bool = False) -> tuple[Any, Tensor]:
         """One successor per state, where no state can stop, and its log-density."""

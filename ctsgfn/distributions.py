@@ -28,8 +28,8 @@ def choose(log_mass: Tensor) -> Tensor:
         >>> choose(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])).tolist()
         [0, 1]
     """
-    race = torch.empty_like(log_mass).exponential_()
-    return (log_mass.detach() - race.log()).argmax(-1)
+    race = torch.empty_like(log_mass, requires_grad=False).exponential_().log_()
+    return race.sub_(log_mass.detach()).argmin(-1)
 
 
 class CoordinateLaw(Distribution):

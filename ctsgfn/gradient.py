@@ -57,8 +57,7 @@ def backpropagate(
     Returns:
         The loss (0-d, detached) and the arrays it was computed from (detached).
     """
-    pathwise = trajectories.log_forward is not None and trajectories.log_forward.requires_grad
-    if pathwise or len(trajectories.owner) <= chunk:
+    if trajectories.pathwise or len(trajectories.owner) <= chunk:
         arrays = balance(gfn, target, trajectories, wanted=wanted)
         loss = objective(arrays)
         loss.backward()

@@ -16,11 +16,10 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from torch.distributions import Distribution
 
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput, NoSuchEdge
+from ctsgfn.moves import Draws, Move, Step
 from ctsgfn.reference import ReferenceKernel, describe
 from ctsgfn.states import Jump, S
 
@@ -74,13 +74,14 @@ class Law(Generic[S]):
         return like.new_zeros(size)
 
     @cached_property
-    def log_mass(self) -> Tensor:
-        """Log-masses [B, K + 1] of the branches and, last, of the sink; -inf where closed.
+    def allowed(self) -> Tensor:
+        """Which branches have mass, [B, K] bool."""
+        return self.kernel.reference.allowed(self.s)
 
-        Raises:
-            NoSuchEdge: at a state where nothing is open.
-        """
-        is_open = self.kernel.reference.open(self.s)
+    @cached_property
+    def _logits(self) -> Tensor:
+        """Log-masses up to a constant per row, -inf where closed."""
+        is_open = self.kernel.reference.open(self.s, self.allowed)
         if not bool(is_open.any(-1).all()):
             row = int((~is_open.any(-1)).nonzero()[0])
             raise NoSuchEdge(
@@ -91,7 +92,16 @@ class Law(Generic[S]):
             logits = self._zeros(*is_open.shape)
         else:
             logits = self.kernel.gate(self.context)
-        return logits.masked_fill(~is_open, -math.inf).log_softmax(-1)
+        return logits.masked_fill(~is_open, -math.inf)
+
+    @cached_property
+    def log_mass(self) -> Tensor:
+        """Log-masses [B, K + 1] of the branches and, last, of the sink; -inf where closed.
+
+        Raises:
+            NoSuchEdge: at a state where nothing is open.
+        """
+        return self._logits.log_softmax(-1)
 
     @property
     def log_stop(self) -> Tensor:
@@ -100,7 +110,11 @@ class Law(Generic[S]):
 
     def sample(self) -> Jump[S]:
         """One jump per state."""
-        return self.draw()[0]
+        k, target = self._chosen(), self.s
+        for i, rows in self._split(k):
+            moved, _ = self._draw_on(i, rows)
+            target = moved if rows is None else target.put(rows, moved)
+        return Jump(target, k == len(self.kernel.heads))
 
     def draw(self, *, reparameterised: bool = False) -> tuple[Jump[S], Tensor]:
         """One jump per state, and its log-density [B].
@@ -108,37 +122,45 @@ class Law(Generic[S]):
         Raises:
             InvalidInput: when a reparameterised draw would have to choose between branches.
         """
-        sink = len(self.kernel.heads)
-        if self.kernel.reference.forced:
-            k = self.kernel.reference.open(self.s).to(torch.uint8).argmax(-1)
-            target, log_density = self._draw_on(k, reparameterised)
-        else:
-            if reparameterised:
-                raise InvalidInput(
-                    f"{self.kernel.reference.name} chooses between branches or stopping, and a choice has "
-                    "no pathwise gradient: use the score-function form of the objective."
-                )
-            k = choose(self.log_mass)
-            target, log_density = self._draw_on(k, reparameterised)
-            log_density = log_density + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
-        return Jump(target, k == sink), log_density
+        if reparameterised and not self.kernel.reference.forced:
+            raise InvalidInput(
+                f"{self.kernel.reference.name} chooses between branches or stopping, and a choice has "
+                "no pathwise gradient: use the score-function form of the objective."
+            )
+        k, target = self._chosen(), self.s
+        out = self._mass_of(k)
+        for i, rows in self._split(k):
+            moved, log_density = self._draw_scored_on(i, rows, reparameterised)
+            target = moved if rows is None else target.put(rows, moved)
+            out = out + log_density if rows is None else out.index_add(0, rows, log_density)
+        return Jump(target, k == len(self.kernel.heads)), out
 
     def draw_move(self, *, reparameterised: bool = False) -> tuple[S, Tensor]:
         """One successor state per state, where no state can stop, and the log-density [B]."""
         if self.single:
-            return self._draw_on(None, reparameterised)
+            return self._draw_scored_on(0, None, reparameterised)
         jump, log_density = self.draw(reparameterised=reparameterised)
         return jump.target, log_density
 
     def draw_unscored(self) -> tuple[S, Move]:
-        """One successor per state where there is one branch and no choice, and what its density takes.
+        """One successor per state where there is one branch and no choice, and what its density takes."""
+        return self._draw_on(0, None)
 
-        A density costs less when those of many steps are computed at once: see ``log_densities``.
-        """
-        branch = self.kernel.reference.branches[0]
-        law = self.kernel.heads[0](self.context, self.s, branch.live(self.s))
-        a = law.draw() if isinstance(law, CoordinateLaw) else law.sample()
-        return branch.push(self.s, a), Move(law, a, branch.log_weight(self.s, a))
+    def step(self) -> Step[S]:
+        """One jump per state, and what their densities take."""
+        k = self._chosen()
+        targets, moves = [], []
+        for i, rows in self._split(k):
+            moved, move = self._draw_on(i, rows)
+            targets.append(moved)
+            moves.append((i, rows, move))
+        draws = Draws(k, None if self.kernel.reference.forced else self._logits, moves)
+        stop = k == len(self.kernel.heads)
+        if len(moves) == 1:
+            return Step(stop, moves[0][1], targets[0], draws)
+        going = [rows for _, rows, _ in moves if rows is not None]
+        target = type(self.s).cat(targets) if targets else self.s[:0]
+        return Step(stop, torch.cat([k[:0], *going]), target, draws)
 
     def log_density(self, jump: Jump[S]) -> Tensor:
         """Log-density [B] of jumps.
@@ -146,11 +168,7 @@ class Law(Generic[S]):
         Raises:
             NoSuchEdge: when a jump is not an edge of the reference kernel.
         """
-        k = self.kernel.reference.locate(self.s, jump)
-        out = self._score_on(k, jump.target)
-        if not self.kernel.reference.forced:
-            out = out + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
-        return out
+        return self._score_on(self.kernel.reference.locate(self.s, jump, self.allowed), jump.target)
 
     def log_density_to(self, target: S) -> Tensor:
         """Log-density [B] of the edges to states, none of them to the sink.
@@ -159,80 +177,60 @@ class Law(Generic[S]):
             NoSuchEdge: when an edge is not one of the reference kernel.
         """
         if self.single:
-            return self._score_on(None, target)
-        k = self.kernel.reference.locate_move(self.s, target)
-        out = self._score_on(k, target)
-        if not self.kernel.reference.forced:
-            out = out + self.log_mass.gather(-1, k[:, None]).squeeze(-1)
-        return out
+            return self._score_branch(0, None, target)
+        return self._score_on(self.kernel.reference.locate_move(self.s, target, None, self.allowed), target)
 
-    @staticmethod
-    def _rows(k: Tensor, i: int) -> Tensor | None:
-        """Rows on branch i, or None for all of them."""
-        on = k == i
-        return None if bool(on.all()) else on.nonzero().squeeze(-1)
+    def _chosen(self) -> Tensor:
+        """Draw a branch (K: the sink) per row, [B]; where the masses are forced, take the one with mass."""
+        if self.kernel.reference.forced:
+            return self.kernel.reference.open(self.s, self.allowed).to(torch.uint8).argmax(-1)
+        return choose(self._logits)
 
-    def _draw_on(self, k: Tensor | None, reparameterised: bool) -> tuple[S, Tensor]:
-        """Draw on branch k per row (all on the only branch if None); sink rows keep s, density 1."""
-        if k is None:
-            return self._draw_branch(0, self.s, self.context, reparameterised)
-        target, out = self.s, self._zeros(len(self.s))
-        for i in range(len(self.kernel.heads)):
-            rows = self._rows(k, i)
-            if rows is None:
-                return self._draw_branch(i, self.s, self.context, reparameterised)
-            if len(rows):
-                moved, log_density = self._draw_branch(i, self.s[rows], self.context[rows], reparameterised)
-                target = target.put(rows, moved)
-                out = out.index_copy(0, rows, log_density)
-        return target, out
+    def _mass_of(self, k: Tensor) -> Tensor:
+        """Log-masses [B] of branch k per row; 0 where they are forced."""
+        if self.kernel.reference.forced:
+            return self._zeros(k.shape[0])
+        return self.log_mass.gather(-1, k[:, None]).squeeze(-1)
 
-    def _score_on(self, k: Tensor | None, target: S) -> Tensor:
-        """Density part [B] of edges on branch k per row (None as above); 0 on sink rows."""
-        if k is None:
-            return self._score_branch(0, self.s, target, self.context)
-        out = self._zeros(len(self.s))
-        for i in range(len(self.kernel.heads)):
-            rows = self._rows(k, i)
-            if rows is None:
-                return self._score_branch(i, self.s, target, self.context)
-            if len(rows):
-                log_density = self._score_branch(i, self.s[rows], target[rows], self.context[rows])
-                out = out.index_add(0, rows, log_density)
-        return out
+    def _split(self, k: Tensor) -> Iterator[tuple[int, Tensor | None]]:
+        """The branches that have rows, and which rows [B'] those are; None for all."""
+        branches, every = len(self.kernel.heads), k.shape[0]
+        for i, count in enumerate(k.bincount(minlength=branches).tolist()[:branches]):
+            if count == every:
+                yield i, None
+            elif count:
+                yield i, (k == i).nonzero().squeeze(-1)
 
-    def _draw_branch(self, i: int, s: S, context: Any, reparameterised: bool) -> tuple[S, Tensor]:
-        branch = self.kernel.reference.branches[i]
-        a, log_density = _drawn(self.kernel.heads[i](context, s, branch.live(s)), reparameterised)
+    def _law_on(self, i: int, rows: Tensor | None) -> tuple[S, Distribution]:
+        """States of the rows on branch i, and the laws of their coordinates."""
+        s, context = self.s, self.context
+        if rows is not None:
+            s, context = s.index_select(0, rows), context.index_select(0, rows)
+        return s, self.kernel.heads[i](context, s, self.kernel.reference.branches[i].live(s))
+
+    def _draw_on(self, i: int, rows: Tensor | None) -> tuple[S, Move]:
+        branch, (s, law) = self.kernel.reference.branches[i], self._law_on(i, rows)
+        a = law.draw() if isinstance(law, CoordinateLaw) else law.sample()
+        return branch.push(s, a), Move(law, a, branch.log_weight(s, a))
+
+    def _draw_scored_on(self, i: int, rows: Tensor | None, reparameterised: bool) -> tuple[S, Tensor]:
+        branch, (s, law) = self.kernel.reference.branches[i], self._law_on(i, rows)
+        a, log_density = _drawn(law, reparameterised)
         return branch.push(s, a), log_density - branch.log_weight(s, a)
 
-    def _score_branch(self, i: int, s: S, target: S, context: Any) -> Tensor:
-        branch = self.kernel.reference.branches[i]
-        a = branch.pull(s, target)
-        law: Distribution = self.kernel.heads[i](context, s, branch.live(s))
-        return law.log_prob(a) - branch.log_weight(s, a)
+    def _score_branch(self, i: int, rows: Tensor | None, target: S) -> Tensor:
+        branch, (s, law) = self.kernel.reference.branches[i], self._law_on(i, rows)
+        a = branch.pull(s, target if rows is None else target.index_select(0, rows))
+        log_density: Tensor = law.log_prob(a)
+        return log_density - branch.log_weight(s, a)
 
-
-class Move(NamedTuple):
-    """A step that was drawn and not scored."""
-
-    law: Distribution
-    a: Tensor  # [B, k] the coordinates drawn from it
-    log_weight: Tensor  # [B] or [1], of the chart
-
-
-def log_densities(moves: Sequence[Move]) -> Tensor:
-    """Log-densities [T B] of moves of B rows each, the first move first."""
-    out = []
-    for kind, group in groupby(moves, key=lambda move: type(move.law)):
-        run = list(group)
-        laws = [move.law for move in run if isinstance(move.law, CoordinateLaw)]
-        if issubclass(kind, CoordinateLaw):
-            out.append(kind.score(laws, [move.a for move in run]))
-        else:
-            out += [move.law.log_prob(move.a) for move in run]
-    weight, rows = torch.cat([move.log_weight for move in moves]), moves[0].a.shape[0]
-    return torch.cat(out) - (weight.repeat_interleave(rows) if len(weight) == len(moves) else weight)
+    def _score_on(self, k: Tensor, target: S) -> Tensor:
+        """Log-density [B] of edges on branch k per row, K for the sink."""
+        out = self._mass_of(k)
+        for i, rows in self._split(k):
+            log_density = self._score_branch(i, rows, target)
+            out = out + log_density if rows is None else out.index_add(0, rows, log_density)
+        return out
 
 
 def _drawn(law: Distribution, reparameterised: bool) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic
+from functools import wraps
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from torch import Tensor
 from ctsgfn.errors import InvalidInput, NoSuchEdge
 from ctsgfn.measures import Atom, Measure
 from ctsgfn.states import Jump, S
+
+R = TypeVar("R")
+B = TypeVar("B", bound="Branch[Any]")
 
 
 class Branch(ABC, Generic[S]):
@@ -87,6 +91,27 @@ class Branch(ABC, Generic[S]):
         """Euclidean coordinates [B, m] in which the reference measure is length, area or volume."""
         del t
         return None
+
+
+def latest(method: Callable[[B, S], R]) -> Callable[[B, S], R]:
+    """Keep what a method of a branch gave for the batch of states that it was last asked about.
+
+    Which branches are open, push, pull and log_weight ask in turn for the same geometry of a batch.
+    """
+    slot = f"_{method.__name__}"
+
+    @wraps(method)
+    def ask(branch: B, s: S) -> R:
+        kept = branch.__dict__.get(slot)
+        if kept is not None and kept[0] is s:
+            found: R = kept[1]
+            return found
+        found = method(branch, s)
+        if not any(t.requires_grad for t in s.tensors().values()):  # or a graph would outlive its call
+            branch.__dict__[slot] = s, found
+        return found
+
+    return ask
 
 
 class Return(Branch[S]):
@@ -154,19 +179,19 @@ class ReferenceKernel(Generic[S]):
         if not self.branches:
             raise InvalidInput(f"reference kernel {self.name!r} has no branches: give it at least one.")
 
-    def open(self, s: S) -> Tensor:
-        """Which branches, and last the sink, have mass at s: [B, K + 1] bool."""
-        allowed = self.allowed(s)
+    def open(self, s: S, allowed: Tensor | None = None) -> Tensor:
+        """Which branches, and last the sink, have mass at s: [B, K + 1] bool; ``allowed`` saves asking."""
+        allowed = self.allowed(s) if allowed is None else allowed
         stop = allowed.new_zeros(len(allowed)) if self.sink is None else self.sink(s)
         return torch.cat([allowed, stop[:, None]], dim=-1)
 
-    def locate(self, s: S, jump: Jump[S]) -> Tensor:
+    def locate(self, s: S, jump: Jump[S], allowed: Tensor | None = None) -> Tensor:
         """Which branch each edge is on: [B] long, K for the sink.
 
         Raises:
             NoSuchEdge: naming the first edge that no branch, or more than one, has.
         """
-        k = self.locate_move(s, jump.target, skip=jump.stop)
+        k = self.locate_move(s, jump.target, jump.stop, allowed)
         if self.sink is None:
             refused = jump.stop
         else:
@@ -179,13 +204,16 @@ class ReferenceKernel(Generic[S]):
             )
         return torch.where(jump.stop, len(self.branches), k)
 
-    def locate_move(self, s: S, t: S, skip: Tensor | None = None) -> Tensor:
+    def locate_move(self, s: S, t: S, skip: Tensor | None = None, allowed: Tensor | None = None) -> Tensor:
         """Which branch leads from s to the state t, [B] long; rows in ``skip`` are not looked at.
+
+        What is ``allowed`` at s need not be asked again where it is given.
 
         Raises:
             NoSuchEdge: naming the first edge that no branch, or more than one, has.
         """
-        owned = self.allowed(s) & torch.stack([b.owns(s, t) for b in self.branches], dim=-1)
+        allowed = self.allowed(s) if allowed is None else allowed
+        owned = allowed & torch.stack([b.owns(s, t) for b in self.branches], dim=-1)
         bad = owned.sum(-1) != 1
         if skip is not None:
             bad = bad & ~skip

@@ -57,10 +57,14 @@ class Batch:
         return floating[0].new_empty(0) if floating else torch.empty(0, device=columns[0].device)
 
     def __len__(self) -> int:
-        return len(next(iter(self.tensors().values())))
+        return next(iter(self.tensors().values())).shape[0]  # several times cheaper than len
 
     def __getitem__(self, rows: Any) -> Self:
         return self.of(t[rows] for t in self.tensors().values())
+
+    def index_select(self, dim: int, rows: Tensor) -> Self:
+        """Rows [B'] long of axis dim = 0, as of a tensor: cheaper than indexing, and so is its gradient."""
+        return type(self)(*[t.index_select(dim, rows) for t in self.tensors().values()])
 
     def put(self, rows: Tensor, values: Self) -> Self:
         """Return a copy in which ``rows`` (long or bool) are replaced by ``values``."""

@@ -6,9 +6,10 @@ padded, and nothing needs a sentinel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Generic
+from typing import Any, Generic, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +18,27 @@ from ctsgfn.states import Jump, S
 
 NARROW = 8
 """Columns up to which a table is worth keeping column by column."""
+
+
+class Recorded:
+    """A field of log-densities that may be given as what computes them when first asked for."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.slot = f"_{name}"
+
+    @overload
+    def __get__(self, of: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, of: object, owner: type) -> Tensor | None: ...
+    def __get__(self, of: Any, owner: type) -> Tensor | None:
+        value = None if of is None else of.__dict__[self.slot]
+        if callable(value):
+            value = of.__dict__[self.slot] = value()
+        found: Tensor | None = value
+        return found
+
+    def __set__(self, of: Any, value: Tensor | Callable[[], Tensor] | None) -> None:
+        of.__dict__[self.slot] = value
 
 
 @dataclass(frozen=True)
@@ -30,7 +52,7 @@ class Trajectories(Generic[S]):
     states: S  # M rows
     owner: Tensor  # [M] long, non-decreasing: which trajectory a row belongs to
     last: Tensor  # [M] bool: the row's edge leads to the sink
-    log_forward: Tensor | None = None  # [M] log p_F of each edge, if known
+    log_forward: Recorded = Recorded()  # [M] log p_F of each edge, if known
     log_backward: Tensor | None = None  # [M] log p_B of each edge, 0 on sink edges, if known
     seen: Tensor | None = None  # [M, ..] what the forward encoder observed of each state, if anything
     own: Tensor | None = None  # [N] bool: drawn by the kernel of ``log_forward`` itself; None for no
@@ -40,11 +62,17 @@ class Trajectories(Generic[S]):
         return int(self.owner[-1]) + 1 if len(self.owner) else 0
 
     @property
+    def pathwise(self) -> bool:
+        """Whether ``log_forward`` carries the pathwise gradient of a reparameterised rollout."""
+        known = self.__dict__["_log_forward"]
+        return isinstance(known, Tensor) and known.requires_grad
+
+    @property
     def final(self) -> S:
         """The terminal states, N rows."""
         return self.states[self.last]
 
-    @property
+    @cached_property
     def source(self) -> Tensor:
         """Which rows are s0, [M] bool."""
         first = torch.ones_like(self.last)

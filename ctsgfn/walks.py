@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctsgfn.errors import InvalidInput, NotAbsorbed
 from ctsgfn.kernel import Kernel
-from ctsgfn.law import log_densities
+from ctsgfn.moves import Draws, Step, log_densities
 from ctsgfn.networks import held
 from ctsgfn.reference import describe
 from ctsgfn.space import Space
@@ -27,7 +27,7 @@ class Walker(Protocol):
     anchor: Tensor
 
     def bind(self) -> Callable[[Any], Any]:
-        """States -> law of the next state from each: ``draw``, ``draw_move``, ``single`` and ``seen``."""
+        """States -> law of the next state from each: a ``Law``, or what a walk asks of one."""
         ...
 
     def modules(self) -> Iterable[nn.Module]:
@@ -90,11 +90,14 @@ def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteris
         states.append(s)
         if law.seen is not None:
             observations.append(law.seen)
-    if moves:
-        scored.append(log_densities(moves))
-    log_forward = torch.nn.functional.pad(torch.cat(scored).unflatten(0, (-1, n)), (0, 0, 0, 1)).t().flatten()
+
+    def log_forward() -> Tensor:
+        rest = [log_densities(moves)] if moves else []
+        of_edges = torch.cat([*scored, *rest]).unflatten(0, (-1, n))
+        return torch.nn.functional.pad(of_edges, (0, 0, 0, 1)).t().flatten()
+
     columns = zip(*[part.tensors().values() for part in states], strict=True)
-    device = log_forward.device
+    device = s.anchor.device
     last = torch.zeros(n, edges, dtype=torch.bool, device=device)
     last[:, -1] = True
     seen = None
@@ -105,7 +108,7 @@ def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteris
         s.of(torch.stack(column, dim=1).flatten(0, 1) for column in columns),
         torch.arange(n, device=device).repeat_interleave(edges),
         last.flatten(),
-        log_forward,
+        log_forward() if reparameterised else torch.no_grad()(log_forward),
         None,
         seen,
         torch.ones(n, dtype=torch.bool, device=device),
@@ -116,19 +119,27 @@ def _wander(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteri
     """Trajectories of different lengths: those that stopped leave the batch."""
     alive = torch.arange(len(s), device=s.anchor.device)
     states, owners, stops, densities, observations = [], [], [], [], []
+    waiting: list[Draws] = []
+    rows = 0
     for _ in range(space.horizon):
         law = kernel(s)
-        jump, log_density = law.draw(reparameterised=reparameterised)
+        step = Step.of(*law.draw(reparameterised=True)) if reparameterised else law.step()
         states.append(s)
         owners.append(alive)
-        stops.append(jump.stop)
-        densities.append(log_density)
+        stops.append(step.stop)
         if law.seen is not None:
             observations.append(law.seen)
-        go_on = (~jump.stop).nonzero().squeeze(-1)
-        if len(go_on) == 0:
+        if isinstance(step.scored, Draws):
+            waiting.append(step.scored)
+            rows += step.stop.shape[0]
+        else:
+            densities.append(step.scored)
+        if rows >= RUN:
+            densities.append(Draws.score(waiting))
+            waiting, rows = [], 0
+        if len(step.target) == 0:
             break
-        s, alive = jump.target[go_on], alive[go_on]
+        s, alive = step.target, alive if step.rows is None else alive.index_select(0, step.rows)
     else:
         raise NotAbsorbed(
             f"{len(alive)} trajectories of {space.name} did not reach the sink within its horizon of "
@@ -137,13 +148,18 @@ def _wander(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteri
         )
     owner = torch.cat(owners)
     order = owner.argsort(stable=True)
+
+    def log_forward() -> Tensor:
+        rest = [Draws.score(waiting)] if waiting else []
+        return torch.cat([*densities, *rest]).index_select(0, order)
+
     return Trajectories(
-        type(s).cat(states)[order],
-        owner[order],
-        torch.cat(stops)[order],
-        torch.cat(densities)[order],
+        type(s).cat(states).index_select(0, order),
+        owner.index_select(0, order),
+        torch.cat(stops).index_select(0, order),
+        log_forward() if reparameterised else torch.no_grad()(log_forward),
         None,
-        torch.cat(observations)[order] if observations else None,
+        torch.cat(observations).index_select(0, order) if observations else None,
         torch.ones_like(stops[0]),
     )
 

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors two_sided",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
-        "measures acyclic acyclic_sums subsets evidence mixture_fit",
+        "measures acyclic acyclic_sums subsets evidence mixture_fit moves",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace model_target graph_draws graph_data graph_chains",
         "kernel space graph_evidence counted mala plots pyro_target from_stan quadrature",

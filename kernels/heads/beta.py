@@ -7,16 +7,58 @@ References:
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from ctsgfn.distributions import CoordinateLaw
+from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head
 from ctsgfn.measures import Lebesgue
+
+
+class _LogDensity(torch.autograd.Function):
+    r"""Log-density [B] at value [B, k], one node of the graph with its gradient in closed form.
+
+    With r the shares of the components in the density at a, :math:`\partial \log q / \partial e_{cj} = r_c
+    (\log a_j - \psi(1 + e_{cj}) + \psi(2 + e_{cj} + f_{cj}))` and :math:`\partial \log q / \partial
+    \log w_c = r_c`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, logits: Tensor, excess: Tensor) -> Tensor:
+        logs = torch.cat([value.log(), (-value).log1p()], dim=-1)
+        shape = excess + 1.0
+        up, down = shape.chunk(2, -1)
+        log_weight = logits.log_softmax(-1)
+        each = (up + down).lgamma_().sum(-1).sub_(shape.lgamma().sum(-1)).add_(log_weight)
+        each = (excess * logs[:, None]).sum(-1).add_(each)
+        out = each.logsumexp(-1)
+        ctx.save_for_backward(value, logs, excess, log_weight, each, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        value, logs, excess, log_weight, each, out = ctx.saved_tensors
+        column = gradient[:, None]
+        share = (each - out[:, None]).exp_().mul_(column)
+        shape = excess + 1.0
+        up, down = shape.chunk(2, -1)
+        whole = (up + down).digamma_()
+        slope = torch.cat([whole, whole], -1).sub_(shape.digamma_())
+        for_value = for_logits = for_excess = None
+        if ctx.needs_input_grad[0]:
+            up, down = (share[..., None] * excess).sum(1).chunk(2, -1)
+            for_value = up / value - down / (1 - value)
+        if ctx.needs_input_grad[1]:
+            for_logits = (share - log_weight.exp() * column).sum_to_size(log_weight.shape)
+        if ctx.needs_input_grad[2]:
+            for_excess = (share[..., None] * (slope + logs[:, None])).sum_to_size(excess.shape)
+        return for_value, for_logits, for_excess
 
 
 class BetaMixtureLaw(CoordinateLaw):
@@ -45,30 +87,29 @@ class BetaMixtureLaw(CoordinateLaw):
         self.logits, self.excess = logits, excess
         self.base = Lebesgue(excess.shape[-1] // 2, 0.0, 1.0)
 
-    @cached_property
-    def log_scale(self) -> Tensor:
-        """Log-weight of each component less the log of its Beta functions, [B or 1, C]."""
-        shape = self.excess + 1.0
-        width = shape.shape[-1] // 2
-        total = shape[..., :width] + shape[..., width:]
-        log_beta = shape.lgamma().sum(-1) - total.lgamma().sum(-1)
-        return self.logits.log_softmax(-1) - log_beta
-
     def draw(self) -> Tensor:
         """Choose a component per row by the exponential race, then a ratio of Gammas per axis."""
         batch = self.batch_shape[0]
-        logits = self.logits.expand(batch, -1)
-        race = torch.empty_like(logits).exponential_()
-        chosen = (logits - race.log()).argmax(-1)
-        rows = torch.arange(batch, device=chosen.device)
-        shape = self.excess.expand(batch, -1, -1)[rows, chosen] + 1.0
-        up, down = torch._standard_gamma(shape).chunk(2, dim=-1)
+        chosen = choose(self.logits.expand(batch, -1))
+        if self.excess.shape[0] == 1:
+            excess = self.excess[0].index_select(0, chosen)
+        else:
+            excess = self.excess[torch.arange(batch, device=chosen.device), chosen]
+        up, down = torch._standard_gamma(excess + 1.0).chunk(2, dim=-1)
         return self.base.interior(up / (up + down))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at points [B, k] of the open cube."""
-        logs = torch.cat([value.log(), (-value).log1p()], dim=-1)
-        return ((self.excess * logs[:, None]).sum(-1) + self.log_scale).logsumexp(-1)
+        return _LogDensity.apply(value, self.logits, self.excess)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def score(cls, laws: Sequence[BetaMixtureLaw], draws: Sequence[Tensor]) -> Tensor:
+        """Log-densities [sum of B] of the draws of several laws, in one call."""
+        if len(laws) == 1:
+            return laws[0].log_prob(draws[0])
+        logits = torch.cat([law.logits.expand(len(a), -1) for law, a in zip(laws, draws, strict=True)])
+        excess = torch.cat([law.excess.expand(len(a), -1, -1) for law, a in zip(laws, draws, strict=True)])
+        return cls(logits, excess, len(logits)).log_prob(torch.cat(list(draws)))
 
 
 class BetaMixture(Head):
@@ -146,6 +187,6 @@ class BetaMixture(Head):
         else:
             assert self.free is not None
             flat = self.free[None]
-        logits = flat[:, : self.components]
-        excess = self.spread * flat[:, self.components :].sigmoid()
-        return BetaMixtureLaw(logits, excess.unflatten(-1, (self.components, -1)), len(context))
+        excess = flat[:, self.components :].sigmoid().mul(self.spread)
+        excess = excess.view(flat.shape[0], self.components, -1)
+        return BetaMixtureLaw(flat[:, : self.components], excess, context.shape[0])

@@ -29,17 +29,20 @@ class Waves(nn.Module):
     """
 
     order: Tensor
+    phase: Tensor
 
     def __init__(self, features: Callable[[Any], Tensor], harmonics: int) -> None:
         super().__init__()
         self.features = features
-        order = torch.tensor([[math.pi * k] for k in range(1, harmonics + 1)]).reshape(-1, 1)
-        self.register_buffer("order", order, persistent=False)
+        order = math.pi * torch.arange(1.0, harmonics + 1)[:, None]
+        self.register_buffer("order", order.repeat(2, 1), persistent=False)
+        quarters = torch.tensor([0.0, math.pi / 2])  # cos is a sine a quarter ahead
+        self.register_buffer("phase", quarters.repeat_interleave(harmonics)[:, None], persistent=False)
 
     def forward(self, s: Any) -> Tensor:
         """Features and waves, [B, F + 2 d harmonics]."""
-        angles = (s.x[:, None] * self.order).flatten(1)
-        return torch.cat([self.features(s), angles.sin(), angles.cos()], -1)
+        waves = torch.addcmul(self.phase, s.x[:, None], self.order).sin_()
+        return torch.cat([self.features(s), waves.flatten(1)], -1)
 
 
 def wave_encoder(space: Space[Any, Any], hidden: int, layers: int, harmonics: int) -> FeatureEncoder:

@@ -25,7 +25,7 @@ from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.waves import wave_encoder
 from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, point_mass
 from ctsgfn.networks import zero_init
-from ctsgfn.reference import Branch, ReferenceKernel, Return
+from ctsgfn.reference import Branch, ReferenceKernel, Return, latest
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
 
@@ -40,8 +40,9 @@ class Spot(Batch):
     started: Tensor  # [B] bool
 
 
-def _radius(x: Tensor) -> Tensor:
-    return x.square().sum(-1, keepdim=True).sqrt()
+def unit(angle: Tensor) -> Tensor:
+    """Directions [B, 2]."""
+    return torch.stack([angle.cos(), angle.sin()], -1)
 
 
 class Disc(Branch[Spot]):
@@ -57,15 +58,15 @@ class Disc(Branch[Spot]):
 
     def push(self, s: Spot, a: Tensor) -> Spot:
         """Polar to Cartesian."""
-        radius = self.delta * a[:, 0].clamp(max=1 - 8 * torch.finfo(a.dtype).eps)
-        angle = QUARTER * a[:, 1]
-        return Spot(torch.stack([radius * angle.cos(), radius * angle.sin()], -1), torch.ones_like(s.started))
+        radius = self.delta * a[:, :1].clamp(max=1 - 8 * torch.finfo(a.dtype).eps)
+        return Spot(radius * unit(QUARTER * a[:, 1]), torch.ones_like(s.started))
 
     def pull(self, s: Spot, t: Spot) -> Tensor:
         """Cartesian to polar."""
         angle = torch.atan2(t.x[:, 1], t.x[:, 0])
-        a = torch.stack([_radius(t.x)[:, 0] / self.delta, angle / QUARTER], -1)
-        return self.base.interior(a)
+        return self.base.interior(
+            torch.stack([torch.linalg.vector_norm(t.x, dim=-1) / self.delta, angle / QUARTER], -1)
+        )
 
     def log_weight(self, s: Spot, a: Tensor) -> Tensor:
         """Area element r dr dtheta."""
@@ -92,41 +93,40 @@ class Arc(Branch[Spot]):
         self.base: Lebesgue = Lebesgue(1, 0.0, 1.0)
         self.delta, self.sign = delta, sign
 
-    def interval(self, s: Spot) -> tuple[Tensor, Tensor]:
-        """Lowest and highest admissible angle, [B] each; low >= high where there is no arc."""
+    @latest
+    def arc(self, s: Spot) -> tuple[Tensor, Tensor]:
+        """Lowest admissible angle and what is open above it, [B] each; not positive where there is no arc."""
         room = ((1 - s.x if self.sign > 0 else s.x) / self.delta).clamp(max=1.0)
-        return room[:, 0].acos(), room[:, 1].asin()
+        low = room[:, 0].acos()
+        return low, room[:, 1].asin() - low
 
     def is_open(self, s: Spot) -> Tensor:
         """Where the arc has positive length, [B]."""
-        low, high = self.interval(s)
-        return s.started & (low < high)
+        return s.started & (self.arc(s)[1] > 0)
 
     def push(self, s: Spot, a: Tensor) -> Spot:
-        """Step along the angle at fraction a of the interval."""
-        low, high = self.interval(s)
-        angle = low + (high - low) * a[:, 0]
-        step = torch.stack([angle.cos(), angle.sin()], -1)
-        x = (s.x + (self.sign * self.delta) * step).clamp(0.0, 1.0)
+        """Step along the angle at fraction a of the arc."""
+        low, width = self.arc(s)
+        step = unit(torch.addcmul(low, width, a[:, 0]))
+        x = torch.add(s.x, step, alpha=self.sign * self.delta).clamp(0.0, 1.0)
         behind = x if self.sign > 0 else 1 - x
-        short = self.delta * (1 + 8 * torch.finfo(x.dtype).eps) / _radius(behind) - 1
-        return Spot(x + (self.sign * behind) * short.clamp(min=0.0), s.started)
+        reach = self.delta * (1 + 8 * torch.finfo(x.dtype).eps)
+        behind = behind / (torch.linalg.vector_norm(behind, dim=-1, keepdim=True) / reach).clamp(max=1.0)
+        return Spot(behind if self.sign > 0 else 1 - behind, s.started)
 
     def pull(self, s: Spot, t: Spot) -> Tensor:
-        """Fraction of the interval at which t lies."""
-        low, high = self.interval(s)
+        """Fraction of the arc at which t lies."""
+        low, width = self.arc(s)
         step = self.sign * (t.x - s.x)
-        angle = torch.atan2(step[:, 1], step[:, 0])
-        return self.base.interior(((angle - low) / (high - low))[:, None])
+        return self.base.interior(((torch.atan2(step[:, 1], step[:, 0]) - low) / width)[:, None])
 
     def log_weight(self, s: Spot, a: Tensor) -> Tensor:
         """Length of the arc."""
-        low, high = self.interval(s)
-        return (self.delta * (high - low)).log()
+        return (self.delta * self.arc(s)[1]).log()
 
     def owns(self, s: Spot, t: Spot) -> Tensor:
         """Edges between points at distance delta, to rounding."""
-        gap = (_radius(t.x - s.x)[:, 0] - self.delta).abs()
+        gap = (torch.linalg.vector_norm(t.x - s.x, dim=-1) - self.delta).abs()
         return s.started & t.started & (gap <= 16 * torch.finfo(gap.dtype).eps)
 
     def intrinsic(self, t: Spot) -> Tensor:
@@ -187,7 +187,7 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
         points=points,
         read=lambda s: s.x,
         write=write,
-        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None].to(s.x.dtype)], -1),
+        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None]], -1),
         width=3,
     )
 

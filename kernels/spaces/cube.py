@@ -161,7 +161,7 @@ def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
         points=points,
         read=lambda s: s.x,
         write=write,
-        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None].to(s.x.dtype)], -1),
+        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None]], -1),
         width=dim + 1,
     )
 
