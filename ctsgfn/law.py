@@ -196,10 +196,8 @@ class Law(Generic[S]):
         """The branches that have rows, and which rows [B'] those are; None for all."""
         branches, every = len(self.kernel.heads), k.shape[0]
         for i, count in enumerate(k.bincount(minlength=branches).tolist()[:branches]):
-            if count == every:
-                yield i, None
-            elif count:
-                yield i, (k == i).nonzero().squeeze(-1)
+            if count:
+                yield i, None if count == every else (k == i).nonzero().squeeze(-1)
 
     def _law_on(self, i: int, rows: Tensor | None) -> tuple[S, Distribution]:
         """States of the rows on branch i, and the laws of their coordinates."""

@@ -188,5 +188,5 @@ class BetaMixture(Head):
             assert self.free is not None
             flat = self.free[None]
         excess = flat[:, self.components :].sigmoid().mul(self.spread)
-        excess = excess.view(flat.shape[0], self.components, -1)
+        excess = excess.view(flat.shape[0], self.components, 2 * self.base.dim)
         return BetaMixtureLaw(flat[:, : self.components], excess, context.shape[0])
