@@ -64,7 +64,7 @@ class Batch:
 
     def index_select(self, dim: int, rows: Tensor) -> Self:
         """Rows [B'] long of axis dim = 0, as of a tensor: cheaper than indexing, and so is its gradient."""
-        return type(self)(*[t.index_select(dim, rows) for t in self.tensors().values()])
+        return self.of(t.index_select(dim, rows) for t in self.tensors().values())
 
     def put(self, rows: Tensor, values: Self) -> Self:
         """Return a copy in which ``rows`` (long or bool) are replaced by ``values``."""

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head
-from ctsgfn.measures import Lebesgue
+from ctsgfn.measures import Lebesgue, coordinates
 
 
 class _LogDensity(torch.autograd.Function):
@@ -188,5 +188,5 @@ class BetaMixture(Head):
             assert self.free is not None
             flat = self.free[None]
         excess = flat[:, self.components :].sigmoid().mul(self.spread)
-        excess = excess.view(flat.shape[0], self.components, 2 * self.base.dim)
+        excess = excess.view(flat.shape[0], self.components, 2 * coordinates(self.base))
         return BetaMixtureLaw(flat[:, : self.components], excess, context.shape[0])
