@@ -17,7 +17,7 @@ from ctsgfn.history import History
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
 from ctsgfn.model_posterior import ModelPosterior, model_posterior
-from ctsgfn.model_target import as_model_target
+from ctsgfn.model_target import as_model_target, one_model
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
@@ -71,6 +71,7 @@ __all__ = [
     "measures",
     "model_posterior",
     "objectives",
+    "one_model",
     "train",
     "transformed",
 ]

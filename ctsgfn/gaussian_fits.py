@@ -173,7 +173,7 @@ def _curvature(counted: CountedTarget, x: Tensor) -> Tensor:
     hessian = torch.where(
         torch.isfinite(hessian).all(-1).all(-1)[:, None, None], hessian, torch.eye(dim).to(x)
     )
-    values, vectors = torch.linalg.eigh(hessian)
+    values, vectors = (v.to(x) for v in torch.linalg.eigh(hessian.double()))  # far out it may be ill-scaled
     floor = 1e-10 * values.abs().amax(-1, keepdim=True).clamp(min=1e-30)
     half = vectors / values.abs().clamp(min=floor).sqrt()[:, None, :]  # half half^T = inverse Hessian
     _, upper = torch.linalg.qr(half.transpose(-1, -2))

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.measures import Measure
+from ctsgfn.measures import Lebesgue, Measure
 from ctsgfn.target import Density, Transformed, as_target
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
@@ -76,8 +76,9 @@ def as_model_target(
     r"""Wrap a log-density of models and their parameters, :math:`(m, \theta) \mapsto \log r(m, \theta)`.
 
     Args:
-        log_density: models [B, ..] and theta [B, size] -> [B], differentiable in theta for the best kernels;
-            a parameter that a model does not have is 0, and must not enter.
+        log_density: models [B, ..] and theta [B, size] -> [B], differentiable in theta for the best kernels,
+            in the dtype of theta (``y.to(theta)`` for data y); a parameter that a model does not have is 0,
+            and must not enter.
         models: the measure of the models: ``Subsets(p)``, ``Counting(n)``, ``Acyclic(nodes)``, ..
         size: most parameters that a model can have.
         live: models -> [B, size] bool, which parameters each has.
@@ -110,3 +111,36 @@ def as_model_target(
     if len(charts) != size:
         raise InvalidInput(f"{len(charts)} charts were given for {size} parameters: one each, or None.")
     return Transformed(target, OnParameters(charts, live), measure)  # type: ignore[arg-type]
+
+
+def one_model(target: Any, model: Tensor) -> Density[Tensor]:
+    """The parameters of one model alone, as a target on R^k: for a fit, and an evidence, of their own.
+
+    Args:
+        target: on ``WithParameters`` with models that are tensors.
+        model: [..], one of them.
+
+    Raises:
+        InvalidInput: when the target is on something else, or the model has no parameters.
+
+    Example:
+        >>> from ctsgfn.measures import Counting
+        >>> def first(m):
+        ...     return torch.arange(2) < m
+        >>> both = as_model_target(lambda m, theta: -theta.square().sum(-1), Counting(3), 2, first)
+        >>> alone = one_model(both, torch.tensor([1]))
+        >>> str(alone.measure), alone.log_density(torch.tensor([[2.0]])).tolist()
+        ('Lebesgue measure on R^1', [-4.0])
+    """
+    measure = target.measure
+    if not isinstance(measure, WithParameters):
+        raise InvalidInput(f"one_model needs a target on models with parameters, got one on {measure}.")
+    axes = measure.live(model[None])[0].nonzero().squeeze(-1)
+    if not len(axes):
+        raise InvalidInput(f"the model {model.tolist()} has no parameters.")
+
+    def log_density(z: Tensor) -> Tensor:
+        theta = z.new_zeros(len(z), measure.size).index_copy(1, axes.to(z.device), z)
+        return target.log_density(Parameterised(model.to(z.device).expand(len(z), *model.shape), theta))
+
+    return as_target(log_density, Lebesgue(len(axes)))

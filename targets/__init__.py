@@ -15,6 +15,7 @@ from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_g
 from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
 from ctsgfn.targets.noises import LaplaceNoise, NormalNoise, StudentNoise
+from ctsgfn.targets.normal_mixtures import NormalMixtures, galaxies
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
 from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
@@ -42,6 +43,7 @@ __all__ = [
     "LogisticSelection",
     "ManyWell",
     "NormalNoise",
+    "NormalMixtures",
     "NormalSlab",
     "PoissonChangePoints",
     "PoissonSelection",
@@ -57,6 +59,7 @@ __all__ = [
     "correlated_regression",
     "easy_funnel",
     "forty_gaussians",
+    "galaxies",
     "hard_funnel",
     "linear_gaussian_network",
     "linear_gaussian_toy",

@@ -22,7 +22,8 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.hypergrid import hypergrid
 from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
-from ctsgfn.measures import Counting
+from ctsgfn.measures import Counting, Lebesgue
+from ctsgfn.model_target import one_model
 from ctsgfn.sampler import Sampler
 from ctsgfn.subsets import Subsets
 from ctsgfn.targets import LogisticSelection, PoissonSelection, RobustSelection
@@ -134,6 +135,18 @@ def test_a_sampler_speaks_the_users_coordinates() -> None:
     mean = posterior.average(lambda x: x.theta)
     wanted = torch.stack([2 * exact[1:].sum(), 0.4 * exact[2]])
     assert float(((mean.value - wanted) / mean.stderr).abs().max()) < 5
+
+
+def test_one_model_alone() -> None:
+    """Its density is that of the whole, at its own parameters; it can be fitted by itself."""
+    target, _ = CASES["robust"]
+    x = points(target)
+    alone = one_model(target, MODEL[0])
+    assert alone.measure == Lebesgue(3)
+    live = target.measure.live(MODEL)[0]
+    torch.testing.assert_close(alone.log_density(x.theta[:1, live]), target.log_density(x[:1]))
+    with pytest.raises(InvalidInput, match="models with parameters"):
+        one_model(alone, MODEL[0])
 
 
 @pytest.mark.parametrize(
