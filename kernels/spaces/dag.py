@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.informed import InformedCategorical, InformedEncoder, InformedGate
+from ctsgfn.kernels.heads.pairs import PairCategorical, PairEncoder
 from ctsgfn.measures import Counting, Pushforward
 from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
@@ -198,6 +199,7 @@ def dag_kernels(
     hidden: int = 128,
     layers: int = 2,
     learned_backward: bool = False,
+    pairs: bool = False,
 ) -> tuple[Kernel[Dag], Kernel[Dag]]:
     """A learned categorical over the legal edges with a learned stop; backwards even over the edges.
 
@@ -207,6 +209,8 @@ def dag_kernels(
         hidden: width of each network.
         layers: hidden layers of each network.
         learned_backward: learn which edge to remove.
+        pairs: networks on pairs of nodes, equivariant to permutations of them, instead of one network on all
+            entries of the adjacency; ``hidden`` is then the width of each pair's vector.
 
     Raises:
         InvalidInput: when the space has no acyclic graphs.
@@ -225,6 +229,8 @@ def dag_kernels(
     def plain() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
+    if pairs:
+        return _on_pairs(space, add, target, hidden, layers, learned_backward)
     if isinstance(target, HasChanges):
         changes = target.changes
         encoder = InformedEncoder(plain(), lambda s: changes(s.edges).flatten(1), add.live)
@@ -234,3 +240,36 @@ def dag_kernels(
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
+
+
+def _on_pairs(
+    space: Space[Dag, Any],
+    add: AddEdge,
+    target: Target[Tensor] | None,
+    hidden: int,
+    layers: int,
+    learned_backward: bool,
+) -> tuple[Kernel[Dag], Kernel[Dag]]:
+    """Kernels whose networks work on pairs of nodes."""
+    remove = space.kappa_b.branches[0]
+    assert isinstance(remove, RemoveEdge)
+
+    def relations(s: Dag) -> Tensor:
+        return torch.stack([s.edges, s.reach, s.legal], 1)
+
+    def unknown(s: Dag) -> Tensor:
+        return torch.zeros(len(s), add.nodes**2, device=s.edges.device)
+
+    def encoder(change: Callable[[Dag], Tensor], live: Callable[[Dag], Tensor]) -> PairEncoder:
+        return PairEncoder(add.nodes, hidden, relations, 3, change, live, layers)
+
+    change = unknown
+    if isinstance(target, HasChanges):
+        changes = target.changes
+        change = lambda s: changes(s.edges).flatten(1)  # noqa: E731
+    head = PairCategorical(add.nodes, hidden)
+    forward = Kernel(space.kappa, encoder(change, add.live), [head], InformedGate(hidden))
+    if not learned_backward:
+        return forward, diffuse(space.kappa_b)
+    back = PairCategorical(add.nodes, hidden)
+    return forward, Kernel(space.kappa_b, encoder(unknown, remove.live), [back])
