@@ -35,7 +35,7 @@ class NetworkParameters:
     def __call__(self, x: Tensor) -> Tensor:
         """Live parameters [B, d m] of adjacencies [B, d, d]."""
         parents = x.bool().transpose(1, 2)
-        return self.of_node(parents.flatten(0, 1)).reshape(len(x), -1)
+        return self.of_node(parents.flatten(0, 1)).unflatten(0, parents.shape[:2]).flatten(1)
 
     def of_node(self, parents: Tensor) -> Tensor:
         """Live parameters [R, m] of nodes with parents [R, d]."""
@@ -119,7 +119,7 @@ class JointGraphs:
     def log_density(self, x: Parameterised) -> Tensor:
         """Log p(D | G, theta) + log p(theta | G) + log P(G), [B]."""
         block, part, theta = self._nodes(x)
-        return self.log_block(block, part, theta).reshape(len(x), -1).sum(-1)
+        return self.log_block(block, part, theta).reshape(len(x), self.blocks).sum(-1)
 
     def parts(self, model: Tensor) -> Tensor:
         """Parents of each node, [B, d, d] bool."""
@@ -139,7 +139,7 @@ class JointGraphs:
     def log_likelihood(self, x: Parameterised, data: Tensor) -> Tensor:
         """Log-density [B, N'] of each row of other data [N', d], given graphs and parameters."""
         each = self._log_rows(data, *self._nodes(x))
-        return each.reshape(len(x), self.blocks, -1).sum(1)
+        return each.reshape(len(x), self.blocks, len(data)).sum(1)
 
     def weights(self, theta: Tensor) -> Tensor:
         """Weights [B, d, d] of linear mechanisms, (i, j) that of i -> j; 0 where there is no edge.
@@ -156,7 +156,7 @@ class JointGraphs:
         """Number, parents and parameters of every node of every graph."""
         d = self.blocks
         block = torch.arange(d, device=x.theta.device).repeat(len(x))
-        return block, self.parts(x.model).flatten(0, 1), x.theta.reshape(len(x) * d, -1)
+        return block, self.parts(x.model).flatten(0, 1), x.theta.reshape(len(x) * d, x.theta.shape[-1] // d)
 
     def _log_rows(self, data: Tensor, block: Tensor, part: Tensor, theta: Tensor) -> Tensor:
         """Log-density [R, N] of a node in each row of data, given its parents."""

@@ -51,6 +51,11 @@ class BlockNormal(CoordinateLaw):
         self.loc, self.live = loc, _blocks(live, loc)
         self.scale_tril = on_live(scale_tril, self.live)
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean [B, J m], 0 on dead axes."""
+        return (self.loc * self.live).flatten(1)
+
     def draw(self) -> Tensor:
         """Mean plus factor times standard normals, 0 on dead axes."""
         noise = torch.randn_like(self.loc)

@@ -18,6 +18,8 @@ from ctsgfn.measures import Atom
 from ctsgfn.networks import MLP, Encoder, FeatureEncoder
 from ctsgfn.reference import ReferenceKernel
 from ctsgfn.space import Space
+from ctsgfn.states import Jump
+from ctsgfn.target import Target, evaluate
 from ctsgfn.with_parameters import Parameterised
 
 
@@ -181,3 +183,47 @@ def structure_kernel(structure: Space[Any, Any], kernel: Kernel[Growing]) -> Ker
     heads = [head.inner for head in kernel.heads if isinstance(head, StructureHead)]
     inner = gate.inner if isinstance(gate, StructureGate) else None
     return Kernel(structure.kappa, encoder.inner, heads, inner).to(kernel.anchor)
+
+
+class SealedFlow(nn.Module):
+    r"""The flow of states without a network: what the terminal equation says of it.
+
+    .. math::
+        u(G) = \frac{r(G, \theta)}{p_F(G, (G, \theta))}, \qquad u(G, \theta) = r(G, \theta)
+
+    where the first holds at every theta of a balanced flow, and is taken at the mean of its law. Detailed
+    balance with this flow is the modified detailed balance of graphs and parameters; the edges that seal ask
+    that r and the law of theta agree in shape, so no gradient in theta is needed, and none is divided by the
+    number of parameters, which may be 0.
+
+    Args:
+        space: made by ``with_parameters``; every structure may be sealed.
+        kernel: the forward kernel, with a normal head for the parameters; it is not owned.
+        target: on the space's points.
+
+    References:
+        Joint Bayesian inference of graphical structure and parameters with a single generative flow network
+        (Deleu et al., 2023), arXiv 2305.19366, eq. 6-8.
+    """
+
+    def __init__(
+        self, space: Space[Growing, Parameterised], kernel: Kernel[Growing], target: Target[Any]
+    ) -> None:
+        super().__init__()
+        self.space, self.target = space, target
+        self._kernel = (kernel,)  # no second owner of its parameters
+
+    def forward(self, s: Growing) -> Tensor:
+        """Log u, [B]."""
+        kernel, draw = self._kernel[0], self.space.kappa.branches[-1]
+        head = kernel.heads[-1]
+        assert isinstance(head, Head)
+        rows = (~s.sealed).nonzero().squeeze(-1)
+        grown = s[rows]
+        law = kernel(grown)
+        theta = head(law.context, grown, draw.live(grown)).mean.detach()
+        t = s.put(rows, draw.push(grown, theta))
+        with torch.no_grad():
+            log_reward = evaluate(self.target, self.space.read(t)).to(kernel.anchor.dtype)
+        sealing = law.log_density(Jump(t[rows], torch.zeros_like(grown.sealed)))
+        return log_reward.index_add(0, rows, -sealing)
