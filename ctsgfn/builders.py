@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
 
 from ctsgfn.acyclic import Acyclic
+from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.graph_evidence import GraphEvidence
@@ -40,11 +41,12 @@ from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
 from ctsgfn.subsets import Subsets
 from ctsgfn.target import Target, as_target, transformed
+from ctsgfn.walks import arrivals
 from ctsgfn.whitening import Whitening
 from ctsgfn.with_parameters import WithParameters
 
 WIDE = 16
-"""Most parameters for which every model that is met gets a normal approximation of all of them together."""
+"""Most parameters of a block for which every model that is met gets a normal approximation."""
 
 
 class Built(NamedTuple):
@@ -174,16 +176,17 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     Where the target has a gradient, the parameters are drawn near normal approximations that are found for
     each model (``laplace``); structures that grow by one choice at a time climb the evidence that these
     give, and a flow of the structures alone, on that evidence, is to be trained first. Models with many
-    parameters that are not independent blocks would take too long to approximate, and are not.
+    parameters in a block would take too long to approximate, and are not.
     """
     measure, hidden = target.measure, options["hidden"]
     assert isinstance(measure, WithParameters)
-    if (not isinstance(target, Factored) and measure.size > WIDE) or not differentiable(target):
-        inner, kernels = structures(measure.models, target, hidden)
+    inner, kernels = structures(measure.models, target, hidden)
+    blocks = target.blocks if isinstance(target, Factored) else 1
+    some = inner.read(arrivals(inner, diffuse(inner.kappa), 4))
+    if measure.size > WIDE * blocks or not differentiable(target, some):
         space = with_parameters(inner, measure.size, measure.live)
-        return Built(
-            _assemble(space, with_parameters_kernels(space, inner, kernels, hidden=hidden), options), target
-        )
+        kernels = with_parameters_kernels(space, inner, kernels, hidden=hidden)
+        return Built(_assemble(space, kernels, options), target)
     laplace = Laplace(target)
     evidence: Target[Any] = as_target(laplace.log_evidence, measure.models)
     if GraphEvidence.serves(target):

@@ -393,9 +393,8 @@ def _hash(block: Tensor, part: Tensor) -> Tensor:
     return (mixed ^ (mixed >> 31)).sum(-1)
 
 
-def differentiable(target: Any) -> bool:
-    """Whether the log-density of a target on models with parameters has a gradient in theta."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        x, _ = target.measure.probe(4)
-        value = target.log_density(Parameterised(x.model, x.theta.requires_grad_()))
-    return bool(value.requires_grad)
+def differentiable(target: Any, model: Any) -> bool:
+    """Whether the log-density of a target has a gradient in theta, at some models [B, ..]."""
+    theta = torch.zeros(len(model), target.measure.size, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        return bool(target.log_density(Parameterised(model, theta)).requires_grad)

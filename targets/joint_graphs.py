@@ -63,6 +63,7 @@ class JointGraphs:
         weight_variance: prior variance of the parameters of the mechanism.
         edges_per_node: expected edges per node of an Erdos-Renyi prior; None for the uniform prior.
         interventions: [N, d] bool, which values were set; None for none.
+        graphs: those that the prior allows, with constraints; None for all acyclic graphs.
 
     Raises:
         InvalidInput: when a size, a variance or the prior makes no sense.
@@ -85,6 +86,7 @@ class JointGraphs:
     weight_variance: float = 1.0
     edges_per_node: float | None = None
     interventions: Tensor | None = None
+    graphs: Acyclic | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or self.data.shape[1] < 2:
@@ -105,6 +107,9 @@ class JointGraphs:
                 f"{list(self.interventions.shape)}."
             )
 
+        if self.graphs is not None and self.graphs.nodes != self.blocks:
+            raise InvalidInput(f"the data have {self.blocks} columns, and graphs is {self.graphs}.")
+
     @property
     def blocks(self) -> int:
         """Nodes, d."""
@@ -114,7 +119,8 @@ class JointGraphs:
     def measure(self) -> WithParameters[Tensor]:
         """Acyclic graphs, and the parameters of their nodes."""
         size = self.blocks * (self.mechanism.size(self.blocks) + self.noise.size)
-        return WithParameters(Acyclic(self.blocks), size, NetworkParameters(self.mechanism, self.noise))
+        graphs = Acyclic(self.blocks) if self.graphs is None else self.graphs
+        return WithParameters(graphs, size, NetworkParameters(self.mechanism, self.noise))
 
     def log_density(self, x: Parameterised) -> Tensor:
         """Log p(D | G, theta) + log p(theta | G) + log P(G), [B]."""

@@ -149,6 +149,8 @@ def test_refusals() -> None:
         JointGraphs(data, interventions=torch.zeros(5, 2, dtype=torch.bool))
     with pytest.raises(InvalidInput, match="weight_variance"):
         JointGraphs(data, weight_variance=0.0)
+    with pytest.raises(InvalidInput, match="3 columns"):
+        JointGraphs(data, graphs=Acyclic(4))
     with pytest.raises(InvalidInput, match="scales"):
         NormalNoise(-1.0)
     with pytest.raises(InvalidInput, match="freedom"):
@@ -238,6 +240,19 @@ def test_structures_and_joint_end_alike(marginal: LinearGaussianGraphs) -> None:
     )
     z = (count - 20_000 * law) / (20_000 * law * (1 - law)).clamp(min=1.0).sqrt()
     assert float(z.abs().max()) < 5
+
+
+def test_constraints_and_many_nodes() -> None:
+    """Forbidden edges are never drawn; with 13 nodes nothing is listed or probed on the way."""
+    torch.manual_seed(4)
+    target = JointGraphs(torch.randn(20, D), graphs=Acyclic(D, max_parents=1, forbidden=[(0, 1)]))
+    built = BUILDERS["with_parameters"](target, OPTIONS)
+    draws = Importance(built.gfn.double(), target).draw(300)
+    assert not bool(draws.model[:, 0, 1].any())
+    assert int(draws.model.sum(1).max()) == 1
+    wide = JointGraphs(torch.randn(20, 13), graphs=Acyclic(13, max_parents=2))
+    gfn = BUILDERS["with_parameters"](wide, OPTIONS).gfn.double()
+    assert bool(Importance(gfn, wide).weigh(8)[1].isfinite().all())
 
 
 # ------------------------------------------------------------------ modified detailed balance

@@ -137,7 +137,7 @@ def test_refusals() -> None:
         Laplace(as_target(lambda x: x.double().sum(-1), Counting(3)))
     measure = WithParameters(Counting(3), 2, first)
     flat: Any = as_target(lambda x: -x.theta.detach().square().sum(-1), measure)
-    assert not differentiable(flat)
-    assert differentiable(as_target(lambda x: -x.theta.square().sum(-1), measure))
     x = Parameterised(torch.tensor([[1]]), torch.ones(1, 2))
+    assert not differentiable(flat, x.model)
+    assert differentiable(as_target(lambda x: -x.theta.square().sum(-1), measure), x.model)
     assert flat.log_density(x).tolist() == [-2.0]
