@@ -38,6 +38,9 @@ NARROWINGS = 8
 DRAWS, POOR = 64, 0.8
 """Pairs of draws that judge a normal law, and the effective fraction of them below which it is improved."""
 
+EXACT, SHARE = 1 - 1e-6, 0.05
+"""Effective fraction above which a normal law counts as exact, and the share of a wider one elsewhere."""
+
 ASCENT, BATCH = 300, 8
 """Steps of the improvement, and pairs of draws in each."""
 
@@ -79,6 +82,7 @@ class Normals(NamedTuple):
     loc: Tensor  # [B, J, m], 0 on dead axes
     scale_tril: Tensor  # [B, J, m, m], 1 on the diagonal of dead axes
     log_evidence: Tensor  # [B, J], approximate integral over theta of each block
+    share: Tensor  # [B, J], mass that a law of twice the width deserves: 0 where the normal is exact
 
 
 class Laplace:
@@ -131,8 +135,9 @@ class Laplace:
                 return self.target.log_density(Parameterised(model[rows], theta))
 
             row = self._look_up(_hash(block, part), self.measure.live(model), density)
-        loc, tril, log_evidence = (v[row] for v in self._known)
-        return Normals(loc.reshape(n, j, m), tril.reshape(n, j, m, m), log_evidence.reshape(n, j))
+        loc, tril, log_evidence, share = (v[row] for v in self._known)
+        shapes = loc.reshape(n, j, m), tril.reshape(n, j, m, m)
+        return Normals(*shapes, log_evidence.reshape(n, j), share.reshape(n, j))
 
     def log_evidence(self, model: Any) -> Tensor:
         """Approximate log-evidence of models, [B] float64."""
@@ -198,17 +203,18 @@ def normals(density: Density, live: Tensor) -> Normals:
     noise = torch.cat([noise, -noise])
     weight = _log_weights(density, fit, live, noise)
     ess = (2 * weight.logsumexp(0) - (2 * weight).logsumexp(0)).exp() / len(noise)
+    fit = fit._replace(share=torch.where(ess > EXACT, 0.0, SHARE))
     poor = (~(ess > POOR)).nonzero().squeeze(-1)
     if len(poor):
         some = Normals(*(v[poor] for v in fit))
         better = _ascend(partial(_among, density, poor), some, live[poor], generator)
         fit = Normals(*(v.index_copy(0, poor, b) for v, b in zip(fit, better, strict=True)))
-    lost = ~torch.stack([v.flatten(1).isfinite().all(-1) for v in (*fit[:2], fit[2][:, None])]).all(0)
+    lost = ~torch.stack([v.reshape(len(v), -1).isfinite().all(-1) for v in fit]).all(0)
     if bool(lost.any()):  # log r is not finite around the start: the flow has to find its way alone
         level = fit.log_evidence[~lost].median() if bool((~lost).any()) else fit.log_evidence.new_zeros(())
         loc = torch.where(lost[:, None], 0.0, fit.loc)
         tril = torch.where(lost[:, None, None], _eye(live), fit.scale_tril)
-        fit = Normals(loc, tril, torch.where(lost, level, fit.log_evidence))
+        fit = Normals(loc, tril, torch.where(lost, level, fit.log_evidence), fit.share)
     return fit
 
 
@@ -228,11 +234,11 @@ def _narrowed(density: Density, loc: Tensor, tril: Tensor, live: Tensor) -> Tens
 
 def _sweep(density: Density, loc: Tensor, tril: Tensor, live: Tensor) -> Normals:
     """The best of what the fixed point of the cubature passes through."""
-    best = Normals(loc, tril, loc.new_full((len(loc),), -math.inf))
+    best = Normals(loc, tril, loc.new_full((len(loc),), -math.inf), loc.new_zeros(len(loc)))
     for _ in range(SWEEPS):
         slope, hessian, bound = _average(density, loc, tril, live)
         better = (bound > best.log_evidence).nonzero().squeeze(-1)
-        kept = (loc, tril, bound)
+        kept = (loc, tril, bound, best.share)
         best = Normals(*(b.index_copy(0, better, k[better]) for b, k in zip(best, kept, strict=True)))
         factor, failed = torch.linalg.cholesky_ex(_on_live(-0.5 * (hessian + hessian.transpose(1, 2)), live))
         sound = ((failed == 0) & slope.isfinite().all(-1))[:, None]
@@ -276,7 +282,7 @@ def _ascend(density: Density, fit: Normals, live: Tensor, generator: torch.Gener
     def moved() -> Normals:
         lower = factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=1, dim2=2).exp())
         loc = fit.loc + torch.einsum("rij,rj->ri", fit.scale_tril, shift * live)
-        return Normals(loc, fit.scale_tril @ _on_live(lower, live), fit.log_evidence)
+        return fit._replace(loc=loc, scale_tril=fit.scale_tril @ _on_live(lower, live))
 
     optimiser = torch.optim.Adam([shift, factor], lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, ASCENT)

@@ -261,7 +261,8 @@ def tilted_normals(s: Tensor) -> Normals:
     tril = torch.tensor([[0.5, 0.0], [0.7, 0.4]], dtype=torch.float64)
     loc = torch.tensor([1.0, -0.5], dtype=torch.float64)
     count = len(s)
-    return Normals(loc.expand(count, 1, 2), tril.expand(count, 1, 2, 2), torch.zeros(count, 1))
+    share = torch.full((count, 1), 0.2)
+    return Normals(loc.expand(count, 1, 2), tril.expand(count, 1, 2, 2), torch.zeros(count, 1), share)
 
 
 class Unpacked(Head):

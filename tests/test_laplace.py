@@ -56,6 +56,7 @@ def test_linear_gaussian_evidence_and_law_are_exact(marginal: LinearGaussianGrap
     x = Acyclic(NODES).all()[::9]
     fit = Laplace(target)(x)
     torch.testing.assert_close(fit.log_evidence.sum(-1), marginal.log_density(x), atol=1e-8, rtol=0.0)
+    assert not bool(fit.share.any()), "an exact law needs no wider one"
     means, covariances = marginal.weights(x)
     loc = fit.loc.reshape(len(x), NODES, NODES).transpose(1, 2)
     torch.testing.assert_close(loc, means, atol=1e-8, rtol=0.0)
@@ -98,6 +99,7 @@ def test_other_noise_is_met_closely(marginal: LinearGaussianGraphs, noise: Any) 
     fit = Laplace(target)(x)
     log_evidence, ess = effective(target, x, fit)
     assert float(ess.min()) > 0.4
+    assert bool((fit.share > 0).any()), "these laws are not normal"
     assert float((log_evidence - fit.log_evidence).abs().max()) < 0.3
 
 

@@ -5,11 +5,13 @@ r"""Normal laws with full covariance, block by block: the parameters of each mec
 
 for each block j, where :math:`\mu_j` and :math:`F_j F_j^\top` are a guess (0 and 1 without one), and the
 shift :math:`\delta_j` and the triangular factor :math:`L_j` are learned: 0 and 1 at the start. On dead axes
-theta is 0, and nothing is added to the log-density.
+theta is 0, and nothing is added to the log-density. Where the guess is not exact, a share of the mass has
+twice the width.
 
 References:
     Joint Bayesian inference of graphical structure and parameters with a single generative flow network
-    (Deleu et al., 2023), arXiv 2305.19366, section 4.
+    (Deleu et al., 2023), arXiv 2305.19366, section 4; Weighted average importance sampling and defensive
+    mixture distributions (Hesterberg, 1995), Technometrics 37.
 """
 
 from __future__ import annotations
@@ -29,14 +31,21 @@ from ctsgfn.networks import zero_init
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
+WIDTH = 2.0
+"""Of the wider law of a defensive mixture."""
+
 
 class BlockNormal(CoordinateLaw):
     """Independent normal vectors with full covariances, side by side, on their live axes.
+
+    Each may be a defensive mixture: with probability ``share`` it is drawn with twice the width, so that
+    weights against a target with heavier tails stay bounded further out.
 
     Args:
         loc: [B, J, m].
         scale_tril: [B, J, m, m] lower triangular, whose entries in dead rows or columns are not read.
         live: [B, J m] or [B, 1] bool, or None.
+        share: [B, J], or None for 0.
 
     Example:
         >>> law = BlockNormal(torch.zeros(2, 1, 3), torch.eye(3).expand(2, 1, 3, 3), torch.ones(2, 3) > 0)
@@ -46,10 +55,12 @@ class BlockNormal(CoordinateLaw):
 
     has_rsample = True
 
-    def __init__(self, loc: Tensor, scale_tril: Tensor, live: Tensor | None = None) -> None:
+    def __init__(
+        self, loc: Tensor, scale_tril: Tensor, live: Tensor | None = None, share: Tensor | None = None
+    ) -> None:
         super().__init__(len(loc), loc.shape[1] * loc.shape[2])
         self.loc, self.live = loc, _blocks(live, loc)
-        self.scale_tril = on_live(scale_tril, self.live)
+        self.scale_tril, self.share = on_live(scale_tril, self.live), share
 
     @property
     def mean(self) -> Tensor:
@@ -57,8 +68,11 @@ class BlockNormal(CoordinateLaw):
         return (self.loc * self.live).flatten(1)
 
     def draw(self) -> Tensor:
-        """Mean plus factor times standard normals, 0 on dead axes."""
+        """Mean plus factor times normals, standard or twice as wide, 0 on dead axes."""
         noise = torch.randn_like(self.loc)
+        if self.share is not None:
+            wide = torch.rand_like(self.loc[..., 0]) < self.share
+            noise = noise * (1 + (WIDTH - 1) * wide.to(noise.dtype))[..., None]
         return ((self.loc + (self.scale_tril @ noise[..., None]).squeeze(-1)) * self.live).flatten(1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -66,8 +80,14 @@ class BlockNormal(CoordinateLaw):
         away = (value.reshape(self.loc.shape) - self.loc) * self.live
         z = torch.linalg.solve_triangular(self.scale_tril, away[..., None], upper=False).squeeze(-1)
         log_scale = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
-        each = 0.5 * z.square() + log_scale + _HALF_LOG_TWO_PI
-        return -torch.where(self.live, each, 0.0).sum((1, 2))
+        square = torch.where(self.live, z, 0.0).square().sum(-1)  # [B, J]
+        level = torch.where(self.live, log_scale + _HALF_LOG_TWO_PI, 0.0).sum(-1)
+        if self.share is None:
+            return -(0.5 * square + level).sum(-1)
+        count = self.live.sum(-1)
+        wider = self.share.log() - 0.5 * square / WIDTH**2 - count * math.log(WIDTH)
+        both = torch.logaddexp((-self.share).log1p() - 0.5 * square, wider) - level
+        return torch.where(count > 0, both, 0.0).sum(-1)  # exactly 0, not the rounded sum of the shares
 
 
 def on_live(matrix: Tensor, live: Tensor) -> Tensor:
@@ -123,7 +143,7 @@ class BlockNormalHead(Head):
         if self.guess is None:
             return BlockNormal(shift, tril, live)
         alive = _blocks(live, shift)
-        loc, factor, _ = (v.to(shift.dtype) for v in self.guess(s))
+        loc, factor, _, share = (v.to(shift.dtype) for v in self.guess(s))
         factor = on_live(factor, alive)
         moved = loc + (factor @ (shift * alive)[..., None]).squeeze(-1)
-        return BlockNormal(moved, factor @ on_live(tril, alive), live)
+        return BlockNormal(moved, factor @ on_live(tril, alive), live, share)
