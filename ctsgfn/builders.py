@@ -24,7 +24,7 @@ from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
-from ctsgfn.kernels.heads.informed import changes_of, informed_kernel
+from ctsgfn.kernels.heads.informed import changes_of, informed_backward, informed_kernel
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
@@ -193,7 +193,10 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
         evidence = GraphEvidence(laplace)
     inner, (forward, backward) = structures(measure.models, evidence, hidden)
     if not isinstance(evidence, GraphEvidence) and len(inner.kappa.branches) == 1:
-        forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=max(128, hidden))
+        width = max(128, hidden)
+        forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=width)
+        missed = changes_of(inner, laplace.log_evidence, inner.kappa_b)
+        backward = informed_backward(inner, missed, hidden=width)
     space = with_parameters(inner, measure.size, measure.live)
     head = laplace_head(laplace, inner, hidden=hidden)
     kernels = with_parameters_kernels(space, inner, (forward, backward), head)

@@ -227,7 +227,7 @@ SPACES: dict[str, SpaceCase] = {
     ),
     "subsets": SpaceCase(
         space=lambda: subsets(3, least=1, most=2),
-        kernels=lambda space: flow(subset_kernels, space, hidden=16, learned_backward=True),
+        kernels=lambda space: flow(subset_kernels, space, hidden=16),
         target=small,
         log_z=log_small,
     ),

@@ -30,6 +30,7 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Counting
 from ctsgfn.networks import MLP, Encoder, FeatureEncoder, zero_init
+from ctsgfn.reference import ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
 
@@ -121,27 +122,35 @@ class InformedGate(nn.Module):
         return self.linear(context.hidden) + torch.stack([promise, torch.zeros_like(promise)], -1)
 
 
-def changes_of(space: Space[Any, Any], log_density: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+def changes_of(
+    space: Space[Any, Any],
+    log_density: Callable[[Any], Tensor],
+    reference: ReferenceKernel[Any] | None = None,
+) -> Callable[[Any], Tensor]:
     """What each atom would change of a log-density: states -> [B, size], 0 where a state is not terminal.
 
     Args:
         space: of structures, with one branch on a counting measure.
         log_density: what ``space.read`` returns -> [B].
+        reference: the kernel whose atoms they are, by default ``space.kappa``; ``space.kappa_b`` for what is
+            taken away.
 
     Raises:
-        InvalidInput: when the space has several branches, or another base.
+        InvalidInput: when the kernel has several branches, or another base.
 
     Example:
         >>> from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid
-        >>> change = changes_of(hypergrid(2, 3), lambda x: x.double() @ torch.tensor([1.0, 2.0]).double())
-        >>> change(Cell(torch.tensor([[0, 0], [2, 1]]))).tolist()
-        [[1.0, 2.0], [0.0, 2.0]]
+        >>> space, level = hypergrid(2, 3), lambda x: x.double() @ torch.tensor([1.0, 2.0]).double()
+        >>> s = Cell(torch.tensor([[0, 0], [2, 1]]))
+        >>> changes_of(space, level)(s).tolist(), changes_of(space, level, space.kappa_b)(s).tolist()
+        ([[1.0, 2.0], [0.0, 2.0]], [[0.0, 0.0], [-1.0, -2.0]])
     """
-    branch, size = _counted(space)
+    kernel = space.kappa if reference is None else reference
+    branch, _ = _counted(kernel)
+    live = _live(kernel)
 
     def change(s: Any) -> Tensor:
-        live = branch.live(s)
-        edges = space.kappa.allowed(s).expand(-1, size) if live is None else live
+        edges = live(s)
         row, atom = edges.nonzero(as_tuple=True)
         both = type(s).cat([s, branch.push(s[row], atom[:, None])])
         known = space.kappa.open(both)[:, -1].nonzero().squeeze(-1)  # the others have no density
@@ -176,24 +185,70 @@ def informed_kernel(
         >>> [round(p, 2) for p in forward(space.source(1)).log_mass[0].exp().tolist()]
         [0.74, 0.26]
     """
-    branch, size = _counted(space)
+    return _informed(space, space.kappa, change, hidden, layers)
+
+
+def informed_backward(
+    space: Space[Any, Any], change: Callable[[Any], Tensor], *, hidden: int = 128, layers: int = 2
+) -> Kernel[Any]:
+    r"""A backward kernel that rather takes away what is missed least.
+
+    A forward kernel that climbs adds first what helps most, and would have to unlearn that under a backward
+    kernel that takes away evenly: the orders it never draws hold much of the flow, and neither its weights
+    nor its bounds say that they are missing. These two kernels agree on the order from the start.
+
+    Args:
+        space: of structures whose kappa_b has one branch on a counting measure.
+        change: states -> [B, size], such as ``changes_of(space, log_density, space.kappa_b)``.
+        hidden: width of the network on the space's features.
+        layers: its hidden layers.
+
+    Raises:
+        InvalidInput: when kappa_b has several branches, or another base.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import Cell, hypergrid
+        >>> space = hypergrid(2, 3)
+        >>> missed = changes_of(space, lambda x: 2 * x.double()[:, 0], space.kappa_b)
+        >>> law = informed_backward(space, missed, hidden=8)(Cell(torch.tensor([[1, 1]])))
+        >>> to = Cell(torch.tensor([[1, 0]]))
+        >>> round(float(law.log_density_to(to).exp().detach()), 2)  # 1 / (1 + 1 / e)
+        0.73
+    """
+    return _informed(space, space.kappa_b, change, hidden, layers)
+
+
+def _informed(
+    space: Space[Any, Any],
+    reference: ReferenceKernel[Any],
+    change: Callable[[Any], Tensor],
+    hidden: int,
+    layers: int,
+) -> Kernel[Any]:
+    _, size = _counted(reference)
+    plain = FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
+    gate = None if reference.forced else InformedGate(hidden)
+    head = InformedCategorical(size, hidden)
+    return Kernel(reference, InformedEncoder(plain, change, _live(reference)), [head], gate)
+
+
+def _live(reference: ReferenceKernel[Any]) -> Callable[[Any], Tensor]:
+    """States -> [B, size], the atoms of the one branch that are live where it is open."""
+    branch, size = _counted(reference)
 
     def live(s: Any) -> Tensor:
         some = branch.live(s)
-        return space.kappa.allowed(s).expand(-1, size) if some is None else some
+        return reference.allowed(s).expand(-1, size) if some is None else some
 
-    plain = FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
-    gate = None if space.kappa.forced else InformedGate(hidden)
-    head = InformedCategorical(size, hidden)
-    return Kernel(space.kappa, InformedEncoder(plain, change, live), [head], gate)
+    return live
 
 
-def _counted(space: Space[Any, Any]) -> tuple[Any, int]:
-    """The one branch of a space, and its number of atoms."""
-    branch = space.kappa.branches[0]
-    if len(space.kappa.branches) != 1 or not isinstance(branch.base, Counting):
+def _counted(reference: ReferenceKernel[Any]) -> tuple[Any, int]:
+    """The one branch of a kernel, and its number of atoms."""
+    branch = reference.branches[0]
+    if len(reference.branches) != 1 or not isinstance(branch.base, Counting):
         raise InvalidInput(
-            f"{space.name} does not grow by one choice among atoms (one branch with a Counting base): give "
-            "it a kernel of its own."
+            f"{reference.name} does not move by one choice among atoms (one branch with a Counting base): "
+            "give it a kernel of its own."
         )
     return branch, branch.base.size

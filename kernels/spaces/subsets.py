@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
-from ctsgfn.kernels.heads.informed import InformedCategorical, InformedEncoder, InformedGate
+from ctsgfn.kernels.heads.informed import changes_of, informed_backward, informed_kernel
 from ctsgfn.measures import Counting, Pushforward
 from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
@@ -148,16 +147,15 @@ def subset_kernels(
     *,
     hidden: int = 128,
     layers: int = 2,
-    learned_backward: bool = False,
 ) -> tuple[Kernel[Subset], Kernel[Subset]]:
-    """A learned categorical over the items to add with a learned stop; backwards even over the items.
+    """A learned categorical over the items to add, with a learned stop, and one over those to remove.
 
     Args:
         space: of subsets.
-        target: where it has ``changes``, the kernel starts as a climb of the target by single items.
+        target: where it has ``changes``, the forward kernel starts as a climb of the target by single items,
+            and the backward kernel takes away first what is missed least.
         hidden: width of each network.
         layers: hidden layers of each network.
-        learned_backward: learn which item to remove.
 
     Raises:
         InvalidInput: when the space has no subsets.
@@ -166,22 +164,21 @@ def subset_kernels(
         >>> space = subsets(3)
         >>> forward, backward = subset_kernels(space, hidden=8)
         >>> forward(space.source(1)).log_stop.exp().tolist(), backward.trainable
-        ([0.5], False)
+        ([0.5], True)
     """
     add = space.kappa.branches[0]
     if not isinstance(add, AddItem):
         raise InvalidInput(f"space {space.name!r} has no subsets: build it with subsets(..).")
     size = add.base.size
 
+    sizes = {"hidden": hidden, "layers": layers}
+    if isinstance(target, HasChanges):
+        changes, missed = target.changes, changes_of(space, target.log_density, space.kappa_b)
+        forward = informed_kernel(space, lambda s: changes(s.members), **sizes)
+        return forward, informed_backward(space, missed, **sizes)
+
     def plain() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
-    if isinstance(target, HasChanges):
-        changes = target.changes
-        encoder = InformedEncoder(plain(), lambda s: changes(s.members), add.live)
-        forward = Kernel(space.kappa, encoder, [InformedCategorical(size, hidden)], InformedGate(hidden))
-    else:
-        forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
-    if not learned_backward:
-        return forward, diffuse(space.kappa_b)
+    forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
     return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
