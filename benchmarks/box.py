@@ -36,7 +36,8 @@ from ctsgfn.behaviours import mixed, on_policy
 from ctsgfn.diagnostics import kde_jsd
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.heads.waves import wave_encoder
-from ctsgfn.kernels.spaces.box import Spot, box, box_kernels
+from ctsgfn.kernels.spaces.box import box, box_kernels
+from ctsgfn.kernels.spaces.spots import Spot
 from ctsgfn.networks import StateFunction
 from ctsgfn.objectives import detailed_balance, trajectory_balance
 from ctsgfn.seeding import seeded

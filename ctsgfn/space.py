@@ -39,7 +39,7 @@ class Space(Generic[S, X]):
         read: terminal states -> what the target sees.
         write: and back.
         features: states -> [B, F], a state as numbers for a network.
-        width: F.
+        width: F; what ``features`` gives where it is not said.
         synchronous: True when every trajectory has exactly ``horizon`` edges.
 
     Raises:
@@ -63,10 +63,12 @@ class Space(Generic[S, X]):
     read: Callable[[S], X] = field(repr=False)
     write: Callable[[X], S] = field(repr=False)
     features: Callable[[S], Tensor] = field(repr=False)
-    width: int
+    width: int = 0
     synchronous: bool = False
 
     def __post_init__(self) -> None:
+        if self.width == 0:
+            object.__setattr__(self, "width", self.features(self.source(1)).shape[-1])
         if self.horizon < 2:
             raise InvalidInput(
                 f"space {self.name!r}: horizon {self.horizon} is too short, a trajectory has at least one "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, NoSuchEdge
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.heads.beta import BetaMixture, BetaMixtureLaw
-from ctsgfn.kernels.spaces.box import Spot, box, box_kernels
+from ctsgfn.kernels.spaces import box as box_module
+from ctsgfn.kernels.spaces.box import box, box_kernels
+from ctsgfn.kernels.spaces.spots import Spot
 from ctsgfn.states import Jump
 from ctsgfn.target import as_target
 from ctsgfn.walks import backtrack, rollout
@@ -167,3 +171,22 @@ def test_bad_head(build: type, message: str) -> None:
 def test_head_refuses_dead_axes() -> None:
     with pytest.raises(InvalidInput, match="no dead axes"):
         BetaMixture(2, 2, 4)(torch.zeros(3, 4), None, torch.ones(3, 2, dtype=torch.bool))
+
+
+# ------------------------------------------------------------------ what a space costs its author
+def test_the_box_is_a_space_of_few_lines() -> None:
+    """At most 70 lines of code, without imports, blank lines, comments, docstrings and kernels."""
+    lines: set[int] = set()
+    for top in ast.parse(Path(box_module.__file__).read_text()).body:
+        if (
+            isinstance(top, ast.Import | ast.ImportFrom | ast.Expr)
+            or getattr(top, "name", "") == "box_kernels"
+        ):
+            continue
+        for node in ast.walk(top):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                lines.add(node.lineno)
+                node.body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            elif isinstance(node, ast.expr | ast.stmt | ast.arg):
+                lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    assert 40 < len(lines) <= 70

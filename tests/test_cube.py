@@ -14,8 +14,8 @@ from ctsgfn.behaviours import mixed, on_policy, walk_back
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, NoSuchEdge
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.kernels.spaces.box import Spot
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
+from ctsgfn.kernels.spaces.spots import Spot
 from ctsgfn.states import Jump
 from ctsgfn.target import as_target
 from ctsgfn.training import train

@@ -12,7 +12,6 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,21 +22,13 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.waves import wave_encoder
-from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, point_mass
+from ctsgfn.kernels.spaces.spots import Entry, Spot, Travel, Ways, spots
+from ctsgfn.measures import Atom, Lebesgue
 from ctsgfn.networks import zero_init
-from ctsgfn.reference import Branch, ReferenceKernel, Return, latest
+from ctsgfn.reference import latest
 from ctsgfn.space import Space
-from ctsgfn.states import Batch
 
 QUARTER = math.pi / 2
-
-
-@dataclass(frozen=True)
-class Spot(Batch):
-    """A point of the square (of the cube), or s0 (started = False, x = 0)."""
-
-    x: Tensor  # [B, 2] ([B, d])
-    started: Tensor  # [B] bool
 
 
 def unit(angle: Tensor) -> Tensor:
@@ -45,7 +36,12 @@ def unit(angle: Tensor) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], -1)
 
 
-class Disc(Branch[Spot]):
+def length(x: Tensor) -> Tensor:
+    """Euclidean lengths [B, 1]."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
+
+class Disc(Entry):
     """From s0 to the quarter disc, in polar coordinates (radius / delta, angle / (pi / 2)); area.
 
     Float rounding must not carry a point over the rim, where kappa_b has no way home: radii are
@@ -53,35 +49,24 @@ class Disc(Branch[Spot]):
     """
 
     def __init__(self, delta: float) -> None:
-        self.base: Lebesgue = Lebesgue(2, 0.0, 1.0)
-        self.delta = delta
+        self.base, self.delta = Lebesgue(2, 0.0, 1.0), delta
 
-    def push(self, s: Spot, a: Tensor) -> Spot:
+    def place(self, a: Tensor) -> Tensor:
         """Polar to Cartesian."""
         radius = self.delta * a[:, :1].clamp(max=1 - 8 * torch.finfo(a.dtype).eps)
-        return Spot(radius * unit(QUARTER * a[:, 1]), torch.ones_like(s.started))
+        return radius * unit(QUARTER * a[:, 1])
 
-    def pull(self, s: Spot, t: Spot) -> Tensor:
+    def find(self, x: Tensor) -> Tensor:
         """Cartesian to polar."""
-        angle = torch.atan2(t.x[:, 1], t.x[:, 0])
-        return self.base.interior(
-            torch.stack([torch.linalg.vector_norm(t.x, dim=-1) / self.delta, angle / QUARTER], -1)
-        )
+        angle = torch.atan2(x[:, 1:], x[:, :1])
+        return torch.cat([length(x) / self.delta, angle / QUARTER], -1)
 
     def log_weight(self, s: Spot, a: Tensor) -> Tensor:
         """Area element r dr dtheta."""
         return a[:, 0].log() + math.log(self.delta**2 * QUARTER)
 
-    def owns(self, s: Spot, t: Spot) -> Tensor:
-        """Edges out of s0."""
-        return ~s.started & t.started
 
-    def intrinsic(self, t: Spot) -> Tensor:
-        """The plane."""
-        return t.x
-
-
-class Arc(Branch[Spot]):
+class Arc(Travel):
     """Along a quarter circle of radius delta around s, inside the square; arc length.
 
     sign = +1 is kappa's arc towards (1, 1), sign = -1 that of kappa_b towards (0, 0). Points are
@@ -90,8 +75,7 @@ class Arc(Branch[Spot]):
     """
 
     def __init__(self, delta: float, sign: int) -> None:
-        self.base: Lebesgue = Lebesgue(1, 0.0, 1.0)
-        self.delta, self.sign = delta, sign
+        self.base, self.delta, self.sign = Lebesgue(1, 0.0, 1.0), delta, sign
 
     @latest
     def arc(self, s: Spot) -> tuple[Tensor, Tensor]:
@@ -101,8 +85,8 @@ class Arc(Branch[Spot]):
         return low, room[:, 1].asin() - low
 
     def is_open(self, s: Spot) -> Tensor:
-        """Where the arc has positive length, [B]."""
-        return s.started & (self.arc(s)[1] > 0)
+        """Where the arc has positive length, [B, 1]."""
+        return (self.arc(s)[1] > 0)[:, None]
 
     def push(self, s: Spot, a: Tensor) -> Spot:
         """Step along the angle at fraction a of the arc."""
@@ -111,7 +95,7 @@ class Arc(Branch[Spot]):
         x = torch.add(s.x, step, alpha=self.sign * self.delta).clamp(0.0, 1.0)
         behind = x if self.sign > 0 else 1 - x
         reach = self.delta * (1 + 8 * torch.finfo(x.dtype).eps)
-        behind = behind / (torch.linalg.vector_norm(behind, dim=-1, keepdim=True) / reach).clamp(max=1.0)
+        behind = behind / (length(behind) / reach).clamp(max=1.0)
         return Spot(behind if self.sign > 0 else 1 - behind, s.started)
 
     def pull(self, s: Spot, t: Spot) -> Tensor:
@@ -124,14 +108,10 @@ class Arc(Branch[Spot]):
         """Length of the arc."""
         return (self.delta * self.arc(s)[1]).log()
 
-    def owns(self, s: Spot, t: Spot) -> Tensor:
-        """Edges between points at distance delta, to rounding."""
-        gap = (torch.linalg.vector_norm(t.x - s.x, dim=-1) - self.delta).abs()
-        return s.started & t.started & (gap <= 16 * torch.finfo(gap.dtype).eps)
-
-    def intrinsic(self, t: Spot) -> Tensor:
-        """The plane."""
-        return t.x
+    def joins(self, s: Spot, t: Spot) -> Tensor:
+        """Points at distance delta, to rounding."""
+        gap = (length(t.x - s.x)[:, 0] - self.delta).abs()
+        return gap <= 16 * torch.finfo(gap.dtype).eps
 
 
 def box(delta: float = 0.25) -> Space[Spot, Tensor]:
@@ -155,40 +135,18 @@ def box(delta: float = 0.25) -> Space[Spot, Tensor]:
     """
     if not 0.0 < delta < 1.0:
         raise InvalidInput(f"box needs a step length delta in (0, 1), got {delta}.")
-    points = Lebesgue(2, 0.0, 1.0)
-
-    def source(n: int) -> Spot:
-        return Spot(torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool))
-
-    disc, arc, back, home = Disc(delta), Arc(delta, +1), Arc(delta, -1), Return(source, lambda s: ~s.started)
-
-    def write(x: Tensor) -> Spot:
-        return Spot(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-
-    def backward_open(s: Spot) -> Tensor:
-        outside = back.is_open(s)
-        return torch.stack([s.started & ~outside, outside], -1)
-
-    atom = point_mass(source, lambda s: ~s.started)
-    area = Pushforward(points, push=write, pull=lambda s: s.x, owns=lambda s: s.started)
-    return Space(
-        name=f"box(delta={delta:g})",
-        source=source,
-        nu=Sum((atom, area)),
-        kappa=ReferenceKernel(
-            (disc, arc),
-            allowed=lambda s: torch.stack([~s.started, arc.is_open(s)], -1),
-            sink=lambda s: s.started,
-            name="kappa of the box",
-        ),
-        kappa_b=ReferenceKernel((home, back), allowed=backward_open, forced=True, name="kappa_b of the box"),
-        progress=lambda s: s.started * (1 + s.x.sum(-1) / delta),
+    ahead, back = Arc(delta, +1), Arc(delta, -1)
+    return spots(
+        f"box(delta={delta:g})",
+        "the box",
+        Lebesgue(2, 0.0, 1.0),
+        Disc(delta),
+        Ways((ahead,), ahead.is_open),
+        Ways((back,), back.is_open),
+        returns=lambda s: ~back.is_open(s),
+        forced=True,
+        progress=lambda s: 1 + s.x.sum(-1) / delta,
         horizon=2 + math.ceil(2 / delta),
-        points=points,
-        read=lambda s: s.x,
-        write=write,
-        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None]], -1),
-        width=3,
     )
 
 

@@ -32,37 +32,28 @@ from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.waves import wave_encoder
-from ctsgfn.kernels.spaces.box import Spot
-from ctsgfn.measures import Atom, Lebesgue, Pushforward, Sum, coordinates, point_mass
+from ctsgfn.kernels.spaces.spots import Entry, Spot, Travel, Ways, spots
+from ctsgfn.measures import Atom, Lebesgue, coordinates
 from ctsgfn.networks import zero_init
-from ctsgfn.reference import Branch, ReferenceKernel, Return
 from ctsgfn.space import Space
 
 
-class Entrance(Branch[Spot]):
-    """From s0 to any point of the cube; volume."""
+class Entrance(Entry):
+    """From s0 to any point of the cube, its own coordinates; volume."""
 
     def __init__(self, dim: int) -> None:
-        self.base: Lebesgue = Lebesgue(dim, 0.0, 1.0)
+        self.base = Lebesgue(dim, 0.0, 1.0)
 
-    def push(self, s: Spot, a: Tensor) -> Spot:
+    def place(self, a: Tensor) -> Tensor:
         """The coordinates are the point."""
-        return Spot(a, torch.ones_like(s.started))
+        return a
 
-    def pull(self, s: Spot, t: Spot) -> Tensor:
-        """The point, told from the faces."""
-        return self.base.interior(t.x)
-
-    def owns(self, s: Spot, t: Spot) -> Tensor:
-        """Edges out of s0."""
-        return ~s.started & t.started
-
-    def intrinsic(self, t: Spot) -> Tensor:
-        """The cube."""
-        return t.x
+    def find(self, x: Tensor) -> Tensor:
+        """The point."""
+        return x
 
 
-class Increment(Branch[Spot]):
+class Increment(Travel):
     """Along one axis by at least ``least``; length. sign = +1 is kappa's, sign = -1 that of kappa_b.
 
     The coordinate a is the fraction of the segment, counted from the face that it ends on (1 for
@@ -71,7 +62,7 @@ class Increment(Branch[Spot]):
     """
 
     def __init__(self, axis: int, least: float, sign: int) -> None:
-        self.base: Lebesgue = Lebesgue(1, 0.0, 1.0)
+        self.base = Lebesgue(1, 0.0, 1.0)
         self.axis, self.least, self.sign = axis, least, sign
 
     def room(self, s: Spot) -> Tensor:
@@ -95,16 +86,11 @@ class Increment(Branch[Spot]):
         """Length of the segment."""
         return self.room(s).log()
 
-    def owns(self, s: Spot, t: Spot) -> Tensor:
-        """Edges that move this axis alone, far enough to rounding."""
+    def joins(self, s: Spot, t: Spot) -> Tensor:
+        """Points that differ on this axis alone, by enough to rounding."""
         step = self.sign * (t.x - s.x)
         others = (step == 0).sum(-1) == step.shape[-1] - 1
-        far = step[:, self.axis] >= self.least - 8 * torch.finfo(step.dtype).eps
-        return s.started & t.started & others & far
-
-    def intrinsic(self, t: Spot) -> Tensor:
-        """The cube."""
-        return t.x
+        return others & (step[:, self.axis] >= self.least - 8 * torch.finfo(step.dtype).eps)
 
 
 def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
@@ -127,42 +113,16 @@ def cube(dim: int, least: float = 0.25) -> Space[Spot, Tensor]:
     points = Lebesgue(dim, 0.0, 1.0)
     if not 0.0 < least <= 0.5:
         raise InvalidInput(f"cube needs a least increment in (0, 1/2], got {least}.")
-    up = tuple(Increment(axis, least, +1) for axis in range(dim))
-    down = tuple(Increment(axis, least, -1) for axis in range(dim))
-
-    def source(n: int) -> Spot:
-        return Spot(torch.zeros(n, dim), torch.zeros(n, dtype=torch.bool))
-
-    home = Return(source, lambda s: ~s.started)
-
-    def write(x: Tensor) -> Spot:
-        return Spot(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-
-    def forward_open(s: Spot) -> Tensor:
-        started = s.started[:, None]
-        return torch.cat([~started, started & (1 - s.x - least > 0)], -1)
-
-    def backward_open(s: Spot) -> Tensor:
-        started = s.started[:, None]
-        return torch.cat([started, started & (s.x - least > 0)], -1)
-
-    atom = point_mass(source, lambda s: ~s.started)
-    volume = Pushforward(points, push=write, pull=lambda s: s.x, owns=lambda s: s.started)
-    return Space(
-        name=f"cube(dim={dim})" if least == 0.25 else f"cube(dim={dim}, least={least:g})",
-        source=source,
-        nu=Sum((atom, volume)),
-        kappa=ReferenceKernel(
-            (Entrance(dim), *up), allowed=forward_open, sink=lambda s: s.started, name="kappa of the cube"
-        ),
-        kappa_b=ReferenceKernel((home, *down), allowed=backward_open, name="kappa_b of the cube"),
-        progress=lambda s: s.started * (1 + s.x.sum(-1) / least),
+    return spots(
+        f"cube(dim={dim})" if least == 0.25 else f"cube(dim={dim}, least={least:g})",
+        "the cube",
+        points,
+        Entrance(dim),
+        Ways(tuple(Increment(axis, least, +1) for axis in range(dim)), lambda s: 1 - s.x - least > 0),
+        Ways(tuple(Increment(axis, least, -1) for axis in range(dim)), lambda s: s.x - least > 0),
+        returns=lambda s: s.started[:, None],
+        progress=lambda s: 1 + s.x.sum(-1) / least,
         horizon=2 + math.ceil(dim / least),
-        points=points,
-        read=lambda s: s.x,
-        write=write,
-        features=lambda s: torch.cat([2 * s.x - 1, s.started[:, None]], -1),
-        width=dim + 1,
     )
 
 

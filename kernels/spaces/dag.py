@@ -183,7 +183,6 @@ def dag(
         features=lambda s: torch.cat([s.edges.flatten(1), s.reach.flatten(1)], -1).to(
             torch.get_default_dtype()
         ),
-        width=2 * nodes * nodes,
     )
 
 

@@ -190,7 +190,6 @@ def time_sliced(
         read=lambda s: s.x,
         write=lambda x: Slice(x, torch.full((len(x),), steps, dtype=torch.long, device=x.device)),
         features=lambda s: torch.cat([s.x / grid.sigma, time_waves(s.step / steps).to(s.x.dtype)], dim=-1),
-        width=dim + 2 * WAVES,
         synchronous=True,
     )
 

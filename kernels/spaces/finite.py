@@ -127,7 +127,6 @@ def finite(
         read=lambda s: rank.to(s.vertex.device)[s.vertex][:, None],
         write=lambda x: Vertex(order.to(x.device)[x[:, 0].round().long()]),
         features=lambda s: nn.functional.one_hot(s.vertex, n).to(torch.get_default_dtype()),
-        width=n,
         synchronous=ends and graded,
     )
 

@@ -97,7 +97,6 @@ def hypergrid(dim: int, side: int) -> Space[Cell, Tensor]:
         read=lambda s: s.cell,
         write=lambda x: Cell(x.round().long()),
         features=lambda s: torch.nn.functional.one_hot(s.cell, side).flatten(1).to(torch.get_default_dtype()),
-        width=dim * side,
     )
 
 

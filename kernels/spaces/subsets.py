@@ -137,7 +137,6 @@ def subsets(items: int, least: int = 0, most: int | None = None) -> Space[Subset
         read=lambda s: s.members,
         write=lambda x: Subset(x.bool()),
         features=lambda s: s.members.to(torch.get_default_dtype()),
-        width=items,
     )
 
 

@@ -133,7 +133,6 @@ def torus(dim: int = 2, steps: int = 10) -> Space[TorusState, Tensor]:
         read=lambda s: s.angle,
         write=lambda x: TorusState(x, torch.full((len(x),), steps, dtype=torch.long, device=x.device)),
         features=lambda s: _features(s, steps),
-        width=2 * HARMONICS * dim + 1,
         synchronous=True,
     )
 

@@ -207,6 +207,5 @@ def with_parameters(
         read=read,
         write=write,
         features=features,
-        width=space.width + size + 1,
         synchronous=space.synchronous,
     )
