@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_head_refuses_dead_axes() -> None:
 # ------------------------------------------------------------------ what a space costs its author
 def test_the_box_is_a_space_of_few_lines() -> None:
     """At most 70 lines of code, without imports, blank lines, comments, docstrings and kernels."""
-    lines: set[int] = set()
+    code, docstrings = set(), set()
     for top in ast.parse(Path(box_module.__file__).read_text()).body:
         if (
             isinstance(top, ast.Import | ast.ImportFrom | ast.Expr)
@@ -185,8 +186,13 @@ def test_the_box_is_a_space_of_few_lines() -> None:
             continue
         for node in ast.walk(top):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                lines.add(node.lineno)
-                node.body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                code.add(node.lineno)
+                docstrings |= span(node.body[0]) if ast.get_docstring(node) is not None else set()
             elif isinstance(node, ast.expr | ast.stmt | ast.arg):
-                lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    assert 40 < len(lines) <= 70
+                code |= span(node)
+    assert 40 < len(code - docstrings) <= 70
+
+
+def span(node: Any) -> set[int]:
+    """Numbers of the lines of a piece of code."""
+    return set(range(node.lineno, node.end_lineno + 1))
