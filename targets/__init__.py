@@ -13,6 +13,7 @@ from ctsgfn.targets.joint_graphs import JointGraphs
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.targets.many_well import ManyWell
+from ctsgfn.targets.mechanisms import HiddenLayer, Linear
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
 from ctsgfn.targets.noises import LaplaceNoise, NormalNoise, StudentNoise
 from ctsgfn.targets.normal_mixtures import NormalMixtures, galaxies
@@ -35,9 +36,11 @@ __all__ = [
     "GaussianGrid",
     "GaussianMixture",
     "GramGraphs",
+    "HiddenLayer",
     "HypergridReward",
     "JointGraphs",
     "LaplaceNoise",
+    "Linear",
     "LinearGaussian",
     "LinearGaussianGraphs",
     "LogisticSelection",

@@ -53,12 +53,19 @@ class Linear:
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    r"""A network of one hidden layer: :math:`b + \sum_u v_u \tanh(a_u + \sum_{i \in P} w_{ui} x_i)`.
+    r"""A network of one hidden layer, without the copies of itself that make its posterior repeat.
 
-    A node without parents has b alone. Theta is w (unit by unit), then a, v and b.
+    .. math::
+        b + \sum_u e^{v_u} \tanh\bigl(a_1 + e^{a_2} + \dots + e^{a_u}
+            + \textstyle\sum_{i \in P} w_{ui} x_i\bigr)
+
+    Units of positive weight and increasing intercepts are one of the :math:`2^U U!` equal ways to write the
+    same function; a law with one mode could see only one of them, and would miss the mass of the others. A
+    node without parents has b alone. Theta is w (unit by unit), then a, v and b. The posterior of many units
+    is still far from normal: ``evidence()`` of a sampler says how far.
 
     Args:
-        units: hidden units.
+        units: hidden units, U.
 
     Raises:
         InvalidInput: when units < 1.
@@ -68,7 +75,7 @@ class HiddenLayer:
         [[1, 0, 1, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0, 1]]
     """
 
-    units: int = 5
+    units: int = 2
 
     def __post_init__(self) -> None:
         whole("HiddenLayer units", self.units)
@@ -84,8 +91,10 @@ class HiddenLayer:
         return torch.cat([parents.repeat(1, self.units), some, torch.ones_like(some[:, :1])], -1)
 
     def mean(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
-        """Value of the network; dead parameters are 0, so that only the parents enter."""
+        """Value of the network; dead weights are 0, so that only the parents enter."""
         units, nodes = self.units, parents.shape[-1]
         w, a, v, b = theta.split([units * nodes, units, units, 1], -1)
-        inner = w.reshape(-1, units, nodes) @ data.T + a[..., None]  # [R, units, N]
-        return (v[:, None] @ inner.tanh()).squeeze(1) + b
+        intercept = torch.cat([a[:, :1], a[:, 1:].exp()], -1).cumsum(-1)
+        inner = w.reshape(len(w), units, nodes) @ data.T + intercept[..., None]  # [R, units, N]
+        outer = v.exp() * parents.any(-1, keepdim=True)
+        return (outer[:, None] @ inner.tanh()).squeeze(1) + b

@@ -28,11 +28,14 @@ from ctsgfn.gradient import backpropagate
 from ctsgfn.importance import Importance
 from ctsgfn.kernels.spaces.dag import dag
 from ctsgfn.kernels.spaces.parameter_kernels import SealedFlow, structure_kernel
+from ctsgfn.laplace import Laplace
 from ctsgfn.objectives import detailed_balance, log_partition_variance
 from ctsgfn.states import Jump
 from ctsgfn.targets import (
+    HiddenLayer,
     JointGraphs,
     LaplaceNoise,
+    Linear,
     LinearGaussianGraphs,
     NormalNoise,
     StudentNoise,
@@ -97,6 +100,39 @@ def test_formula(name: str, edges_per_node: float | None) -> None:
                 total += stats.binom.logpmf(parents.sum(), D - 1, 2 * edges_per_node / (D - 1))
                 total -= math.log(math.comb(D - 1, int(parents.sum())))
         assert value == pytest.approx(total, abs=1e-9)
+
+
+def test_hidden_layer_formula() -> None:
+    """Unit by unit in numpy; a node without parents is its intercept."""
+    torch.manual_seed(0)
+    target = JointGraphs(torch.randn(6, D, dtype=torch.float64), HiddenLayer(3), NormalNoise(0.5))
+    x, data = points(target, 20), target.data.numpy()
+    for row, value in enumerate(target.log_likelihood(x, target.data).sum(-1).tolist()):
+        total = 0.0
+        for j, theta in enumerate(x.theta[row].reshape(D, -1).numpy()):
+            w, a, v, b = theta[:9].reshape(3, 3), theta[9:12], theta[12:15], theta[15]
+            mean = np.full(len(data), b)
+            if bool(x.model[row, :, j].any()):
+                intercepts = [a[0], a[0] + np.exp(a[1]), a[0] + np.exp(a[1]) + np.exp(a[2])]
+                for u in range(3):
+                    mean = mean + np.exp(v[u]) * np.tanh(intercepts[u] + data @ w[u])
+            total += stats.norm(mean, 0.5).logpdf(data[:, j]).sum()
+        assert value == pytest.approx(total, abs=1e-9)
+    with pytest.raises(InvalidInput, match="no one weight"):
+        target.weights(x.theta)
+
+
+def test_hidden_layer_sees_what_a_line_cannot() -> None:
+    """A parabola: the evidence of its edge under the network is far above that under a line."""
+    torch.manual_seed(1)
+    x = torch.randn(60, 1)
+    data = torch.cat([x, x.square() - 1 + 0.2 * torch.randn(60, 1)], 1).double()
+    edge = torch.tensor([[[False, True], [False, False]]])
+    line, network = (
+        float(Laplace(JointGraphs(data, m, NormalNoise())).log_evidence(edge))
+        for m in (Linear(), HiddenLayer())
+    )
+    assert network > line + 20
 
 
 @pytest.mark.parametrize("name", NOISES)
