@@ -157,6 +157,35 @@ def graphs() -> Iterator[Row]:
     )
 
 
+def joint_graphs() -> Iterator[Row]:
+    """Posterior over graphs and parameters."""
+    if (HERE / "joint_graphs.json").exists():
+        record = read("joint_graphs")
+        rows, nodes = record["rows"], record["settings"]["nodes"]
+        jsd, *rmse = (
+            median(row[key] for row in rows) for key in ("jsd", "edge_rmse", "path_rmse", "markov_rmse")
+        )
+        yield (
+            f"Joint posterior of graphs of {nodes} nodes and their weights, {len(rows)} data sets",
+            f"graphs: Jensen-Shannon divergence {jsd:.1e} in the median, {worst(rows, 'jsd'):.1e} at worst; "
+            f"edges, paths, blankets within {', '.join(f'{v:.1e}' for v in rmse)} (RMS, median); weights: KL "
+            f"at most {worst(rows, 'weights_kl'):.1e}; log Z within {worst(rows, 'log_z_error'):.4f}; "
+            f"{worst(rows, 'cpu_seconds'):.0f} CPU s",
+            "joint_graphs.py",
+        )
+    if (HERE / "student_graphs.json").exists():
+        record = read("student_graphs")
+        rows, fresh = record["rows"], record["held_out"]
+        gains = [run["student"] - run["normal"] for run in fresh]
+        yield (
+            f"Graphs with Student-t noise: {len(rows)} data sets from the prior, {len(fresh)} to predict",
+            f"ranks of four quantities uniform (least p {min(record['p_values'].values()):.2f}), edges "
+            f"{record['edges_z']:+.1f} errors from what is expected; predictive density "
+            f"{min(gains):+.2f} to {max(gains):+.2f} nats a row above normal noise",
+            "student_graphs.py",
+        )
+
+
 def sampling() -> Iterator[Row]:
     """Cost of drawing, and memory."""
     record = read("sampling")
@@ -194,7 +223,19 @@ def table() -> str:
     """The rows as a table in Markdown."""
     rows = [
         row
-        for part in (modes, panel, schools, posteriordb, peers, graphs, box, hypergrid, step, sampling)
+        for part in (
+            modes,
+            panel,
+            schools,
+            posteriordb,
+            peers,
+            graphs,
+            joint_graphs,
+            box,
+            hypergrid,
+            step,
+            sampling,
+        )
         for row in part()
     ]
     lines = [f"| {what} | {number} | [`{script}`](benchmarks/{script}) |\n" for what, number, script in rows]
