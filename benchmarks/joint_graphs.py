@@ -33,7 +33,7 @@ from ctsgfn.kernels.spaces.dag import dag
 from ctsgfn.kernels.spaces.parameter_kernels import structure_kernel
 from ctsgfn.targets import JointGraphs, LinearGaussianGraphs, linear_gaussian_network
 
-NODES, ROWS, STEPS, BATCH = 5, 100, 3000, 128
+NODES, ROWS, STEPS, BATCH = 5, 100, 2000, 128
 SETS = [(edges, seed) for seed in range(5) for edges in (1.0, 2.0)]
 OUT = Path(__file__).parent / "results" / "joint_graphs.json"
 

@@ -55,11 +55,20 @@ class GraphEvidence:
 
     def changes(self, x: Tensor) -> Tensor:
         """Log r with the edge i -> j added, less log r, [B, d, d] float64; 0 where the edge is there."""
+        return self._with(x, added=True)
+
+    def losses(self, x: Tensor) -> Tensor:
+        """Log r with the edge i -> j taken away, less log r, [B, d, d] float64; 0 where there is none."""
+        return self._with(x, added=False)
+
+    def _with(self, x: Tensor, *, added: bool) -> Tensor:
+        """Change of the term of j when its parent i is added, or taken away."""
         d = x.shape[-1]
-        none = torch.eye(d, dtype=torch.bool, device=x.device)
+        one = torch.eye(d, dtype=torch.bool, device=x.device)
         parents = x.bool().transpose(1, 2)  # [B, j, i]
-        more = parents[:, :, None] | (none & ~none[:, :, None])  # [B, j, i, d]: i is a parent of j as well
-        every = torch.cat([parents[:, :, None], more], 2)
+        other = one & ~one[:, :, None]  # [j, i, d]: i, which is not j
+        changed = parents[:, :, None] | other if added else parents[:, :, None] & ~other
+        every = torch.cat([parents[:, :, None], changed], 2)
         node = torch.arange(d, device=x.device)[:, None].expand(len(x), d, d + 1)
         value = self.laplace.log_evidence_of(node.flatten(), every.flatten(0, 2)).reshape(len(x), d, d + 1)
         return (value[:, :, 1:] - value[:, :, :1]).transpose(1, 2)

@@ -85,6 +85,18 @@ def test_changes_are_differences_of_evidence(marginal: LinearGaussianGraphs) -> 
     torch.testing.assert_close(target.changes(x)[:, off], marginal.changes(x)[:, off], atol=1e-8, rtol=0.0)
 
 
+def test_losses_undo_changes(marginal: LinearGaussianGraphs) -> None:
+    """What an edge adds is what it takes when it goes; where there is none, nothing is lost."""
+    target = GraphEvidence(Laplace(JointGraphs(marginal.data)))
+    x = Acyclic(NODES).all()[::40]
+    losses = target.losses(x)
+    assert not bool(losses[~x].any())
+    for row, i, j in x.nonzero().tolist():
+        without = x[row : row + 1].clone()
+        without[0, i, j] = False
+        assert float(losses[row, i, j]) == pytest.approx(-float(target.changes(without)[0, i, j]), abs=1e-9)
+
+
 # ------------------------------------------------------------------ where it is not
 @pytest.mark.parametrize(
     "noise",
