@@ -22,13 +22,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
+from provenance import commit, provenance
 from torch import Tensor
 
 from ctsgfn.balance import Balance, balance
@@ -103,17 +102,19 @@ def evidence(gfn: GFlowNet[Any], target: FourSquares, batches: int = 20) -> dict
 
 
 @torch.no_grad()
-def terminating_density(gfn: GFlowNet[Any], target: FourSquares, walks: int = 64) -> Tensor:
-    """p(x) = E over backward walks of p_F / p_B, at the midpoints of 100 x 100 cells: [100, 100]."""
-    line = (torch.arange(100) + 0.5) / 100
+def terminating_density(
+    gfn: GFlowNet[Any], target: FourSquares, walks: int = 64, side: int = 100
+) -> Tensor:
+    """p(x) = E over backward walks of p_F / p_B, at the midpoints of side x side cells: [side, side]."""
+    line = (torch.arange(side) + 0.5) / side
     parts = []
-    for x in torch.cartesian_prod(line, line).split(100):
+    for x in torch.cartesian_prod(line, line).split(6400 // walks):
         finals = gfn.space.write(x.repeat_interleave(walks, dim=0))
         run = backtrack(gfn.space, gfn.backward_kernel, finals)
         arrays = balance(gfn, target, run)
         log_ratio = (arrays.log_reward - arrays.log_weight).double().unflatten(0, (-1, walks))
         parts.append(log_ratio.logsumexp(-1).exp() / walks)
-    return torch.cat(parts).unflatten(0, (100, 100))
+    return torch.cat(parts).unflatten(0, (side, side))
 
 
 # ------------------------------------------------------------------ the run
@@ -189,12 +190,6 @@ def run(objective: str, seed: int, steps: int) -> None:
     }
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: result[k] for k in ("jsd_450k", "jsd_2.4M", "evidence", "total_mass")}, indent=1))
-
-
-def commit() -> str:
-    """The commit the code stands at."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def figure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ import torch
 import ctsgfn
 
 
-def provenance() -> dict[str, Any]:
-    """Date, machine and versions."""
+def commit() -> str:
+    """The commit that the code stands at."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def provenance(device: torch.device | None = None) -> dict[str, Any]:
+    """Date, commit, machine and versions; the graphics card where the device is one."""
+    card = f", {torch.cuda.get_device_name(device)}" if device is not None and device.type == "cuda" else ""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}, {_processor()}, one thread",
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {platform.system()}, {_processor()}, one thread{card}",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -158,6 +158,7 @@ def box_kernels(
     components: int = 4,
     first_components: int = 8,
     harmonics: int = 8,
+    spread: float = 100.0,
     learned_backward: bool = True,
     tied: bool = False,
 ) -> tuple[Kernel[Spot], Kernel[Spot]]:
@@ -170,6 +171,7 @@ def box_kernels(
         components: mixture components on the arcs.
         first_components: mixture components on the first disc.
         harmonics: the networks also see the waves of ``wave_encoder``.
+        spread: concentrations of the Betas are in (1, 1 + spread); 4.1 has the reference's upper bound.
         learned_backward: learn p_B; otherwise it is uniform on the arcs.
         tied: p_B shares all but its output layer with p_F.
 
@@ -183,10 +185,10 @@ def box_kernels(
         [[0.0, -inf, -inf]]
     """
     torso = wave_encoder(space, hidden, layers, harmonics)
-    first, later = BetaMixture(2, first_components, 0), BetaMixture(1, components, hidden)
+    first, later = BetaMixture(2, first_components, 0, spread), BetaMixture(1, components, hidden, spread)
     forward = Kernel(space.kappa, torso, [first, later], gate=zero_init(nn.Linear(hidden, 3)))
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     other = torso if tied else wave_encoder(space, hidden, layers, harmonics)
-    heads: list[Head] = [Diffuse(Atom()), BetaMixture(1, components, hidden)]
+    heads: list[Head] = [Diffuse(Atom()), BetaMixture(1, components, hidden, spread)]
     return forward, Kernel(space.kappa_b, other, heads)
