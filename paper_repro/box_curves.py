@@ -1,12 +1,13 @@
 """The Box: quality against trajectories, for balance conditions and backward kernels (Fig. 1b, c; Fig. 2).
 
-Setting of the paper (section 4.1, C.2) as near as our kernels come: on-policy batches of 128; networks of
-3 layers of 128 leaky ReLU units, the learned p_B and the flow sharing all but their output layers with
-p_F; 4 Betas for the first step, without a network, and 2 for each arc; learning rates 1e-3, halved every
-2,500 updates; log Z starts at 0. Other than there: concentrations are in (1, 5.1) instead of (0.1, 5.1), the
-Betas of the first step are joint in radius and angle, and gradients are clipped by their norm.
+Networks, learning rates and behaviour are those of ``benchmarks/box.py``: 4 layers of 128 units, 8 Betas
+for the first step and 4 for each arc, half of each batch of 128 on-policy and half walked back from uniform
+points. ``restricted`` settings are as near to the paper's as our kernels come: all of the batch on-policy,
+3 layers whose torso p_F, p_B and the flow share, no waves, 4 and 2 Betas with concentrations in (1, 5.1)
+(there (0.1, 5.1)), rates 1e-3 halved every 2,500 updates, log Z from 0.
 
-Reduced: 4,000 updates (512,000 trajectories) instead of 20,000; 3 seeds instead of 3 seeds x 2 schedules.
+Reduced: 4,000 updates (512,000 trajectories) instead of 20,000; 3 seeds instead of 3 seeds x 2 schedules,
+1 seed of the restricted settings. ``benchmarks/box.py`` has runs of the paper's length.
 
 Two metrics. The paper's (C.1): Jensen-Shannon divergence between kernel density estimates (exponential,
 bandwidth 0.1) of 10,000 samples of the model and of the target. The published code draws the latter by
@@ -32,9 +33,11 @@ import torch
 from experiment import Experiment, Record, main
 from torch import Tensor, nn
 
+from ctsgfn.behaviours import mixed, on_policy
 from ctsgfn.diagnostics import jensen_shannon, kde_log_density
 from ctsgfn.diffuse import diffuse
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.kernels.heads.waves import wave_encoder
 from ctsgfn.kernels.spaces.box import Spot, box, box_kernels
 from ctsgfn.networks import StateFunction
 from ctsgfn.objectives import (
@@ -49,7 +52,7 @@ from ctsgfn.subtrajectories import subtrajectory_balance
 from ctsgfn.targets.four_squares import FourSquares
 from ctsgfn.walks import backtrack, rollout
 
-from box import evidence, terminating_density  # isort: skip
+from box import OPTIONS, TRAINING, evidence, from_everywhere, terminating_density  # isort: skip
 
 BATCH, SIDE, FINE = 128, 40, 60
 ENVELOPE = 2.1
@@ -63,12 +66,12 @@ class Setting:
     delta: float
     objective: str
     backward: str  # uniform or learned
-    frozen: bool = False
+    kind: str = ""  # frozen flow, or restricted
 
     @property
     def key(self) -> str:
         """Its name."""
-        return f"delta {self.delta:g}, {self.objective}, {self.backward}" + ", frozen flow" * self.frozen
+        return ", ".join(filter(None, (f"delta {self.delta:g}", self.objective, self.backward, self.kind)))
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -80,7 +83,12 @@ OBJECTIVES: dict[str, Objective] = {
 }
 PAPER = [Setting(d, o, b) for d in (0.25, 0.1) for o in ("TB", "DB") for b in ("uniform", "learned")]
 BEYOND = [Setting(0.25, name, "learned") for name in ("SubTB", "VarGrad", "modified DB")]
-SETTINGS = [*PAPER, Setting(0.25, "DB", "learned", frozen=True), *BEYOND]
+FROZEN = Setting(0.25, "DB", "learned", "frozen flow")
+RESTRICTED = [Setting(s.delta, s.objective, s.backward, "restricted") for s in PAPER if s.delta == 0.25]
+NEAR_PAPER: dict[str, Any] = {
+    "hidden": 128, "layers": 3, "components": 2, "first_components": 4, "harmonics": 0, "spread": 4.1,
+    "tied": True,
+}  # fmt: skip
 
 
 def halved(updates: int) -> Any:
@@ -89,26 +97,26 @@ def halved(updates: int) -> Any:
 
 
 def build(setting: Setting) -> GFlowNet[Spot]:
-    """The flow of the paper."""
-    space = box(setting.delta)
-    forward, backward = box_kernels(
-        space,
-        hidden=128,
-        layers=3,
-        components=2,
-        first_components=4,
-        harmonics=0,
-        spread=4.1,
-        learned_backward=setting.backward == "learned",
-        tied=True,
-    )
+    """The flow of a setting."""
+    space, restricted = box(setting.delta), setting.kind == "restricted"
+    options = NEAR_PAPER if restricted else OPTIONS
+    forward, backward = box_kernels(space, learned_backward=setting.backward == "learned", **options)
     log_flow = None
     if OBJECTIVES[setting.objective].wanted.flow:
-        log_flow = StateFunction(forward.encoder)
-    if setting.frozen:
+        layers, waves = OPTIONS["layers"], OPTIONS["harmonics"]
+        own = wave_encoder(space, OPTIONS["hidden"], layers, waves)
+        log_flow = StateFunction(forward.encoder if restricted else own)
+    if setting.kind == "frozen flow":
         assert log_flow is not None
         log_flow.output = nn.Linear(128, 1).requires_grad_(False)
     return GFlowNet(space, forward, backward, log_flow)
+
+
+def choices(setting: Setting, steps: int) -> dict[str, Any]:
+    """How a setting is trained."""
+    if setting.kind == "restricted":
+        return {"lr": 1e-3, "lr_log_z": 1e-3, "schedule": halved(steps), "start_log_z": False}
+    return TRAINING | {"behaviour": mixed(on_policy, from_everywhere, 0.5)}
 
 
 # ------------------------------------------------------------------ the metrics
@@ -217,10 +225,7 @@ def body() -> None:
             batch_size=BATCH,
             seed=seed,
             objective=OBJECTIVES[setting.objective],
-            lr=1e-3,
-            lr_log_z=1e-3,
-            schedule=halved(steps),
-            start_log_z=False,
+            **choices(setting, steps),
         )
         with seeded(seed + 1), torch.no_grad():
             found: Record = {"curve": curve, "final": scores(gfn, samples, final, side)}
@@ -230,7 +235,7 @@ def body() -> None:
         return {"setting": vars(setting), "seed": seed} | found
 
     for seed in lab.seeds:
-        for setting in SETTINGS:
+        for setting in [*PAPER, FROZEN, *BEYOND, *(RESTRICTED if seed == 0 else [])]:
             lab.run(f"{setting.key}, seed {seed}", lambda s=setting, k=seed: trained(s, k))
     if "floor" not in lab.runs:
         lab.run("floor", lambda: floor(samples))

@@ -133,7 +133,8 @@ class Experiment:
             begun = time.process_time()
             spent = before + begun - start - looking
             with seeded(1_000_000 + done):
-                found = {"updates": done, "trajectories": done * batch_size, "training_cpu": spent} | look(done)
+                found: Record = {"updates": done, "trajectories": done * batch_size, "training_cpu": spent}
+                found |= look(done)
             curve[str(done)] = _plain(found)
             looking += time.process_time() - begun
             if not self.quick:
