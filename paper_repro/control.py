@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from experiment import Experiment, Record, main
 from torch import Tensor
+from weighed import weighed
 
 import ctsgfn
 from ctsgfn.balance import Balance, balance
@@ -42,7 +43,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.heads.tempered import tempered
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.time_grid import uniform_clock
-from ctsgfn.objectives import Objective, objective, trajectory_balance
+from ctsgfn.objectives import trajectory_balance
 from ctsgfn.seeding import seeded
 from ctsgfn.smc import plan, run
 from ctsgfn.targets import easy_funnel, nine_gaussians
@@ -105,37 +106,12 @@ class Widened:
         self.made = state["made"]
 
 
-def weighted_reverse_kl(drawn: Widened) -> Objective:
-    """Score-function gradient of KL(P_F | P_B), trajectories weighed by p_F / p."""
-
-    @objective()
-    def loss(b: Balance) -> Tensor:
-        share, cost = drawn.log_ratio.softmax(0), -b.log_weight.detach()
-        centred = cost - (share * cost).sum()
-        surrogate = (share * centred * b.total(b.log_forward)).sum()
-        return surrogate - surrogate.detach() + (share * cost).sum()
-
-    return loss
-
-
-def weighted_forward_kl(drawn: Widened) -> Objective:
-    """Gradient of KL(P_B | P_F), trajectories weighed by r p_B / p."""
-
-    @objective()
-    def loss(b: Balance) -> Tensor:
-        share = (b.log_weight.detach() + drawn.log_ratio).softmax(0)
-        return -(share * b.total(b.log_forward)).sum()
-
-    return loss
-
-
 METHODS = (
     "off-policy TB", "off-policy reverse KL", "off-policy forward KL",
     "on-policy TB", "on-policy reverse KL", "on-policy forward KL",
     "PIS, with gradient", "off-policy TB, with gradient", "off-policy TB, as printed",
 )  # fmt: skip
 PLAIN = {"TB": trajectory_balance, "reverse KL": reverse_kl_score, "forward KL": forward_kl}
-WEIGHED = {"reverse KL": weighted_reverse_kl, "forward KL": weighted_forward_kl}
 
 
 def chosen(method: str, task: Task, steps: int) -> dict[str, Any]:
@@ -146,8 +122,8 @@ def chosen(method: str, task: Task, steps: int) -> dict[str, Any]:
     if policy == "on-policy":
         return {"objective": PLAIN[name], "behaviour": on_policy}
     extra = EPSILON**2 / (task.variance / STEPS)
-    drawn = Widened(extra / STEPS if "printed" in method else extra, steps, weighs=name in WEIGHED)
-    return {"objective": WEIGHED[name](drawn) if name in WEIGHED else PLAIN[name], "behaviour": drawn}
+    drawn = Widened(extra / STEPS if "printed" in method else extra, steps, weighs=name != "TB")
+    return {"objective": trajectory_balance if name == "TB" else weighed(name, drawn), "behaviour": drawn}
 
 
 @torch.no_grad()
