@@ -15,7 +15,7 @@ export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smoke test test-slow test-gpu lint format types wheel-check bench clean
+.PHONY: help setup demo demo-smoke test test-slow test-gpu lint format types wheel-check bench paper paper-quick clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,19 @@ bench: $(STAMP) ## every benchmark (an hour or two); results under benchmarks/re
 	$(BIN)/python benchmarks/box.py train --objective db
 	$(BIN)/python benchmarks/box.py figure
 	$(BIN)/python benchmarks/table.py
+
+# In the order of the paper; each reads nothing but its own results, and the figures nothing else.
+PAPER := box_curves box_failures torus molecule control vi
+FIGURES := box_curves box_densities box_failures torus control vi
+
+paper: $(STAMP) ## the paper's experiments (half a day on one core; resumes), figures and table
+	@for name in $(PAPER); do $(BIN)/python paper_repro/$$name.py || exit 1; done
+	@for name in $(FIGURES); do $(BIN)/python figures/$$name.py || exit 1; done
+	@$(BIN)/python paper_repro/table.py
+
+paper-quick: $(STAMP) ## all of that in a tiny form, for CI, into build/paper_quick
+	@for name in $(PAPER); do $(BIN)/python paper_repro/$$name.py --quick || exit 1; done
+	@for name in $(FIGURES); do $(BIN)/python figures/$$name.py --quick || exit 1; done
 
 clean: ## remove build products (the environment stays)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

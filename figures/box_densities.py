@@ -25,7 +25,7 @@ def main() -> None:
     sampled = sampled / sampled.mean()
     figure, axes = plt.subplots(2, 3, figsize=(8.0, 5.0), layout="constrained")
     top = [reward, sampled, arrays[run + "terminating"]]
-    titles = ["(a) target", "(b) samples of the policy, smoothed", "exact terminating density"]
+    titles = ["(a) target", "(b) policy, smoothed", "exact terminating density"]
     for ax, image, title in zip(axes[0], top, titles, strict=True):
         drawn = ax.imshow(image.T, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=9, cmap="cividis")
         ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")

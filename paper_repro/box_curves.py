@@ -234,11 +234,10 @@ def body() -> None:
                 found |= pictures(gfn, 2 * samples)
         return {"setting": vars(setting), "seed": seed} | found
 
+    lab.run("floor", lambda: floor(samples))
     for seed in lab.seeds:
         for setting in [*PAPER, FROZEN, *BEYOND, *(RESTRICTED if seed == 0 else [])]:
             lab.run(f"{setting.key}, seed {seed}", lambda s=setting, k=seed: trained(s, k))
-    if "floor" not in lab.runs:
-        lab.run("floor", lambda: floor(samples))
 
 
 def floor(samples: int) -> Record:

@@ -1,0 +1,111 @@
+"""The reproduction of the paper: its table, its figures and its results belong together."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER, FIGURES = ROOT / "paper_repro", ROOT / "figures"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PAPER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def listed(variable: str) -> list[str]:
+    """Names in a variable of the Makefile."""
+    found = re.search(rf"^{variable} := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert found is not None
+    return found[1].split()
+
+
+def test_readme_has_the_table_of_the_results() -> None:
+    table = script("table")
+    text = (PAPER / "README.md").read_text()
+    start, end = text.index(table.BEGIN) + len(table.BEGIN), text.index(table.END)
+    assert text[start:end] == table.table(), "run python paper_repro/table.py"
+
+
+def test_every_experiment_is_made_by_make() -> None:
+    makes = {path.stem for path in PAPER.glob("*.py") if "Experiment(__file__" in path.read_text()}
+    assert set(listed("PAPER")) == makes
+    assert set(listed("FIGURES")) == {path.stem for path in FIGURES.glob("*.py")} - {"style"}
+
+
+@pytest.mark.parametrize("name", listed("FIGURES"))
+def test_figures_are_committed_in_both_forms(name: str) -> None:
+    assert (FIGURES / f"{name}.png").exists()
+    assert (FIGURES / f"{name}.pdf").exists()
+
+
+@pytest.mark.parametrize("path", sorted((PAPER / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_results_say_where_they_come_from(path: Path) -> None:
+    for run in json.loads(path.read_text()).get("runs", {}).values():
+        assert {"date", "commit", "machine", "versions", "cpu_seconds"} <= set(run)
+
+
+def test_weighed_objectives_are_the_librarys_on_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With weights of 1 each algorithm has the gradient of the library's, up to its baseline's factor."""
+    from ctsgfn.balance import Balance
+    from ctsgfn.divergences import forward_kl, reverse_kl_score, reverse_wake_sleep, wake_sleep
+
+    weighed = script("weighed")
+    n = 5
+    generator = torch.Generator().manual_seed(0)
+    forward, backward = torch.randn(2, n, generator=generator, dtype=torch.float64)
+    reward = torch.randn(n, generator=generator, dtype=torch.float64)
+    drawn = type("Drawn", (), {"log_ratio": torch.zeros(n, dtype=torch.float64)})()
+    pairs = {
+        "reverse KL": reverse_kl_score,
+        "forward KL": forward_kl,
+        "wake-sleep": wake_sleep,
+        "reverse wake-sleep": reverse_wake_sleep,
+    }
+    rows, ends = torch.arange(n), torch.ones(n, dtype=torch.bool)
+    for name, ours in pairs.items():
+        gradients = []
+        for loss in (weighed.weighed(name, drawn), ours):
+            f, b = forward.clone().requires_grad_(), backward.clone().requires_grad_()
+            value = loss(Balance(f, b, reward, torch.zeros(()), rows, ends, ends))
+            gradients.append(torch.autograd.grad(value, (f, b)))
+        by_score = weighed.ALGORITHMS[name][0] == "score"
+        factor = n / (n - 1) if by_score else 1.0  # the library leaves out the trajectory itself
+        torch.testing.assert_close(gradients[0][0] * factor, gradients[1][0])
+        torch.testing.assert_close(gradients[0][1], gradients[1][1])
+
+
+def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corners are the table's, edges meet, and exact draws follow the density (z below 4.9)."""
+    monkeypatch.syspath_prepend(str(PAPER))
+    molecule = script("molecule")
+    energy = np.random.default_rng(0).normal(size=(6, 6))
+    target = molecule.TorsionEnergy(energy, 298.15)
+    line = -np.pi + 2 * np.pi * np.arange(6) / 6
+    corners = torch.tensor(np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2))
+    expected = torch.tensor(-energy.reshape(-1) / (molecule.GAS * 298.15))
+    torch.testing.assert_close(target.log_density(corners), expected)
+    torch.testing.assert_close(target.log_density(corners + 2 * np.pi), expected)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x = target.sample(20_000)
+    truth = molecule.mesh(240).double()
+    weight = target.log_density(truth).softmax(0)
+    for f in (lambda v: v[:, 0].cos(), lambda v: v[:, 1].sin(), lambda v: (v[:, 0] - v[:, 1]).cos()):
+        exact = (weight * f(truth)).sum()
+        draws = f(x.double())
+        assert abs(draws.mean() - exact) < 4.9 * draws.std() / len(draws) ** 0.5 + 1e-4
