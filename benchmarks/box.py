@@ -102,9 +102,7 @@ def evidence(gfn: GFlowNet[Any], target: FourSquares, batches: int = 20) -> dict
 
 
 @torch.no_grad()
-def terminating_density(
-    gfn: GFlowNet[Any], target: FourSquares, walks: int = 64, side: int = 100
-) -> Tensor:
+def terminating_density(gfn: GFlowNet[Any], target: FourSquares, walks: int = 64, side: int = 100) -> Tensor:
     """p(x) = E over backward walks of p_F / p_B, at the midpoints of side x side cells: [side, side]."""
     line = (torch.arange(side) + 0.5) / side
     parts = []
