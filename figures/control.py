@@ -1,6 +1,6 @@
 """Fig. C.1 and Table C.1 of the paper as figures: stochastic control in 100 steps.
 
-Above: 2,000 samples on the nine Gaussians after 1,500 batches of 300, one run each, and the target's.
+Above: 2,000 samples on the nine Gaussians after 1,500 batches of 100, one run each, and the target's.
 Below: minus B (circles) and minus B_RW (crosses, absolute value) of every method, smaller is better; open
 symbols are the published means. Values under 0.001 are drawn there.
 
