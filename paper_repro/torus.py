@@ -29,7 +29,6 @@ from ctsgfn.behaviours import epsilon_uniform
 from ctsgfn.diagnostics import jensen_shannon
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.torus import TorusState, torus, torus_kernels
-from ctsgfn.objectives import Objective, trajectory_balance
 from ctsgfn.seeding import seeded
 from ctsgfn.target import Target
 from ctsgfn.targets import TorusSixModes
@@ -90,7 +89,8 @@ def study(
     exact: Tensor,
     seed: int,
     steps: int,
-    objective: Objective = trajectory_balance,
+    learner: Target[Tensor] | None = None,
+    **options: Any,
 ) -> Record:
     """Train on a target of two angles and score the result.
 
@@ -102,7 +102,8 @@ def study(
         exact: samples of it [n, 2].
         seed: of the run.
         steps: updates.
-        objective: what is minimised.
+        learner: what is trained on instead of the target.
+        options: of the training.
     """
     samples, side, walks, fine = (500, 20, 2, 10) if lab.quick else (len(exact), 100, 64, 40)
     with seeded(seed):
@@ -115,9 +116,8 @@ def study(
         return {"jsd": jensen_shannon(truth, smoothed(drawn, side)), "log_z": gfn.log_z.item()}
 
     curve = lab.train(
-        key, gfn, target, look,
-        steps=steps, every=max(2, steps // 10), batch_size=BATCH, seed=seed,
-        objective=objective, behaviour=epsilon_uniform(0.1), lr=2e-3, lr_log_z=1e-2,
+        key, gfn, target if learner is None else learner, look,
+        steps=steps, every=max(2, steps // 10), batch_size=BATCH, seed=seed, lr=2e-3, **options,
     )  # fmt: skip
     with seeded(seed + 1):
         drawn = arrivals(gfn.space, gfn.forward_kernel, samples).angle.cpu()
@@ -149,9 +149,10 @@ def body() -> None:
     with seeded(7):
         exact = target.sample(500 if lab.quick else 100_000)
     steps = 6 if lab.quick else 3000
+    options = {"behaviour": epsilon_uniform(0.1), "lr_log_z": 1e-2}
     for seed in lab.seeds:
         key = f"six modes, seed {seed}"
-        lab.run(key, lambda k=key, s=seed: study(lab, k, target, target.log_z, exact, s, steps))
+        lab.run(key, lambda k=key, s=seed: study(lab, k, target, target.log_z, exact, s, steps, **options))
 
 
 if __name__ == "__main__":
