@@ -33,7 +33,6 @@ from experiment import Experiment, Record, main
 from torch import Tensor
 from weighed import weighed
 
-import ctsgfn
 from ctsgfn.balance import Balance, balance
 from ctsgfn.behaviours import Guided, on_policy
 from ctsgfn.bridge import Bridge, Scale
@@ -224,10 +223,12 @@ def annealed(task: Task, seed: int, particles: int, levels: int, leaps: int = 5)
     return {"B_RW": log_z, "B": float(log_weight.mean()), "calls": bridge.calls}
 
 
-def fitted(task: Task, seed: int, quick: bool) -> Record:
+def fitted(lab: Experiment, name: str, seed: int) -> Record:
     """This package's own default."""
+    task = TASKS[name]
     asked = counted(task.target)
-    sampler = ctsgfn.fit(asked, seed=seed, steps=5 if quick else None, progress_bar=False)
+    steps = 5 if lab.quick else None
+    sampler: Any = lab.fit(f"{name}, fit, seed {seed}", asked, seed=seed, resumes=False, steps=steps)
     calls = asked.density_calls + asked.gradient_calls
     with seeded(seed + 1):
         found = biases(sampler.gfn, sampler.target, task.draws)
@@ -245,7 +246,7 @@ def body() -> None:
                 "SMC, no gradient": lambda t=task, s=seed: sequential(t, s, particles, False),
                 "SMC, with gradient": lambda t=task, s=seed: sequential(t, s, particles, True),
                 "AIS with HMC": lambda t=task, s=seed: annealed(t, s, particles, levels),
-                "fit": lambda t=task, s=seed: fitted(t, s, lab.quick),
+                "fit": lambda n=name, s=seed: fitted(lab, n, s),
             }
             for method, make in beside.items():
                 key = f"{name}, {method}, seed {seed}"

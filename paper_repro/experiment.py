@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ctsgfn.api import fit
 from ctsgfn.balance import Balance
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.sampler import Sampler
 from ctsgfn.seeding import seeded
 from ctsgfn.target import Target
 from ctsgfn.training import train
@@ -118,7 +120,7 @@ class Experiment:
             seed: of the training.
             options: for ``ctsgfn.training.train``.
         """
-        stem = self.scratch / re.sub(r"[^A-Za-z0-9.]+", "_", key)
+        stem = self._stem(key)
         log = stem.with_name(stem.name + ".json")
         seen = json.loads(log.read_text()) if log.exists() and not self.quick else None
         curve: dict[str, Record] = seen["curve"] if seen else {}
@@ -156,6 +158,30 @@ class Experiment:
         if history.interrupted:
             raise KeyboardInterrupt
         return [curve[step] for step in sorted(curve, key=int)]
+
+    def fit(
+        self, key: str, target: Target[Any], *, seed: int, resumes: bool, **options: Any
+    ) -> Sampler[Any, Any]:
+        """``ctsgfn.fit``; a run that is cut off is none.
+
+        Args:
+            key: the name of the run.
+            target: what to fit.
+            seed: of the run.
+            resumes: go on from checkpoints; not for targets that count their calls.
+            options: for ``fit``.
+        """
+        stem = self._stem(key)
+        checkpoint = stem.with_name(stem.name + ".pt") if resumes and not self.quick else None
+        sampler = fit(
+            target, seed=seed, device=self.device, progress_bar=False, checkpoint=checkpoint, **options
+        )
+        if sampler.history is not None and sampler.history.interrupted:
+            raise KeyboardInterrupt
+        return sampler
+
+    def _stem(self, key: str) -> Path:
+        return self.scratch / re.sub(r"[^A-Za-z0-9.]+", "_", key)
 
 
 def main(body: Callable[[], None]) -> None:
