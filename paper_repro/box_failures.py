@@ -10,8 +10,9 @@ reached from s0; the number of steps is bounded.
 - ``no forced stop``: arcs are never closed: what leaves the square comes back on the other side. Walks
   have no longest length.
 
-The flows are trained by trajectory balance, on-policy, for 1,500 updates of 128 trajectories; ``check`` is
-asked about the spaces alone, with the target.
+The flows are trained by trajectory balance for 1,500 updates of 128 trajectories, half of them walked back
+from uniform points (all on-policy where such points have no way back: ``unreachable``); ``check`` is asked
+about the spaces alone, with the target.
 
     python paper_repro/box_failures.py [--quick] [--seeds N] [--device D] [--minutes M]
 """
@@ -26,6 +27,7 @@ import torch
 from experiment import Experiment, Record, main
 from torch import Tensor
 
+from ctsgfn.behaviours import mixed, on_policy
 from ctsgfn.checks import check
 from ctsgfn.diagnostics import jensen_shannon
 from ctsgfn.diffuse import diffuse
@@ -42,6 +44,8 @@ from ctsgfn.seeding import seeded
 from ctsgfn.space import Space
 from ctsgfn.targets.four_squares import FourSquares
 from ctsgfn.walks import arrivals, rollout
+
+from box import TRAINING, from_everywhere  # isort: skip
 
 DELTA, LONG, CELLS = 0.25, 10_000, 40
 
@@ -180,6 +184,8 @@ def body() -> None:
         line = (torch.arange(CELLS) + 0.5) / CELLS
         truth = target.log_density(torch.cartesian_prod(line, line))
 
+        behaviour = on_policy if name == "unreachable" else mixed(on_policy, from_everywhere, 0.5)
+
         def look(done: int) -> Record:
             drawn = histogram(arrivals(space, gfn.forward_kernel, 20 * samples // 100).x.cpu())
             return {
@@ -189,7 +195,8 @@ def body() -> None:
 
         curve = lab.train(
             f"{name}, seed {seed}", gfn, target, look,
-            steps=steps, every=max(1, steps // 4), batch_size=128, seed=seed, lr=2e-3, lr_log_z=1e-2,
+            steps=steps, every=max(1, steps // 4), batch_size=128, seed=seed,
+            behaviour=behaviour, **TRAINING,
         )  # fmt: skip
         with seeded(seed + 1):
             drawn = histogram(arrivals(space, gfn.forward_kernel, samples).x.cpu())
