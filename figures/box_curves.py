@@ -55,7 +55,7 @@ def main() -> None:
         ax.set(title=f"step length {delta:g}, metric of the paper")
     for name, colour in OTHERS.items():
         line(axes[2], runs, f"delta 0.25, {name}", "jsd_exact", colour, name.replace(", learned", ""))
-    axes[2].set(title="step length 0.25, learned $p_B$, exact density")
+    axes[2].set(title="step 0.25, learned $p_B$, exact metric")
     for ax in axes:
         ax.set(yscale="log", xlabel="trajectories (millions)")
         ax.legend(ncols=2)
