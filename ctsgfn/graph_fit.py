@@ -5,101 +5,25 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.api import fit
 from ctsgfn.errors import CtsgfnWarning, InvalidInput, whole
-from ctsgfn.evidence import Evidence, estimate_evidence
-from ctsgfn.graph_chains import graph_chains
 from ctsgfn.graph_data import GraphData, Node, read_data
 from ctsgfn.graph_posterior import GraphPosterior, GraphSource
-from ctsgfn.importance import Importance
-from ctsgfn.sampler import Sampler
-from ctsgfn.seeding import seeded
+from ctsgfn.graph_sources import ExactGraphs, FlowGraphs, JointFlow
 from ctsgfn.targets.bge_graphs import BGeGraphs
 from ctsgfn.targets.gram_graphs import TABLED, GramGraphs
+from ctsgfn.targets.joint_graphs import JointGraphs
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs
+from ctsgfn.targets.noises import LaplaceNoise, Noise, StudentNoise
 
-LIKELIHOODS = ("bge", "linear_gaussian")
+NOISES: dict[str, Noise] = {"student_t": StudentNoise(), "laplace": LaplaceNoise()}
+LIKELIHOODS = ("bge", "linear_gaussian", *NOISES)
 METHODS = ("auto", "exact", "flow")
-
-
-class ExactGraphs(GraphSource):
-    """Sums over all graphs and exact draws; weights in closed form.
-
-    Args:
-        target: of at most 12 nodes.
-
-    Example:
-        >>> from ctsgfn.targets import linear_gaussian_network
-        >>> source = ExactGraphs(linear_gaussian_network(3))
-        >>> edges, log_weight = source.draw(4)
-        >>> tuple(source.weights(edges).shape), bool((log_weight == source.target.log_z).all())
-        ((4, 3, 3), True)
-    """
-
-    def __init__(self, target: GramGraphs) -> None:
-        self.target, self.graphs = target, target.measure
-        self.exact = target.edge_probabilities()
-
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Independent graphs, all of the same weight Z."""
-        return self.target.sample(n), torch.full((n,), self.target.log_z, dtype=torch.float64)
-
-    def weights(self, edges: Tensor) -> Tensor:
-        """Draw weights given graphs, in closed form."""
-        return self.target.sample_weights(edges)
-
-    def log_graph(self, edges: Tensor) -> Tensor:
-        """Log p(D | G) + log P(G)."""
-        return self.target.log_density(edges)
-
-    def log_weights(self, edges: Tensor, weights: Tensor) -> Tensor:
-        """Log-density of weights given graphs, in closed form."""
-        return self.target.log_weights(edges, weights)
-
-    def judge(self, log_weight: Tensor) -> Evidence:
-        """Z is known."""
-        return replace(super().judge(log_weight), method="exact, by sums over all graphs")
-
-
-class FlowGraphs(ExactGraphs):
-    """Graphs drawn by a flow, weighted; weights of the edges in closed form.
-
-    Importance weights know nothing of graphs that the flow never draws. So graphs that Markov chains find
-    are weighed too: a flow that misses a mode has an upper bound on log Z far above the lower one.
-
-    Args:
-        sampler: trained on a ``GramGraphs``.
-
-    Example:
-        >>> from ctsgfn.targets import linear_gaussian_network
-        >>> target = linear_gaussian_network(3)
-        >>> source = FlowGraphs(fit(target, steps=2, batch_size=8, seed=0, progress_bar=False), target)
-        >>> edges, log_weight = source.draw(4)
-        >>> tuple(edges.shape), tuple(log_weight.shape)
-        ((4, 3, 3), (4,))
-    """
-
-    def __init__(self, sampler: Sampler[Any, Any], target: GramGraphs) -> None:
-        self.target, self.graphs, self.sampler = target, target.measure, sampler
-        self.exact = None
-        self._importance: Importance[Any, Tensor] = Importance(sampler.gfn, target)
-        with seeded(0):
-            self._found = self._importance.weigh_backwards(graph_chains(target)[:1024]).cpu()
-
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Graphs of the flow and the log-weights of their trajectories."""
-        edges, log_weight = self._importance.weigh(n)
-        return edges.cpu(), log_weight.cpu()
-
-    def judge(self, log_weight: Tensor) -> Evidence:
-        """What the weights are worth; graphs that Markov chains find stand in for samples of the target."""
-        return estimate_evidence(log_weight, measure=str(self.graphs), log_weight_at_target=self._found)
 
 
 def fit_graph(
@@ -134,10 +58,11 @@ def fit_graph(
 
     Args:
         data: [N, d] array, tensor, or data frame (its columns name the nodes).
-        likelihood: "bge" (means, weights and noise variances unknown) or "linear_gaussian" (one noise
-            variance for all nodes, which must be given).
+        likelihood: "bge" (means, weights and noise variances unknown), "linear_gaussian" (one noise variance
+            for all nodes, which must be given), or "student_t" and "laplace": linear with noise of that kind
+            and of unknown scales, graph and parameters drawn together by a flow.
         noise_variance: of "linear_gaussian".
-        weight_variance: prior variance of the weights of "linear_gaussian", by default 1.
+        weight_variance: prior variance of the weights, by default 1; "bge" has its own.
         prior: on graphs: "uniform", "erdos_renyi" or "fair" (see ``GramGraphs``).
         edges_per_node: of the Erdos-Renyi prior, by default 1.
         interventions: values that the experimenter set: a mask [N, d], or for each row None, a column, or
@@ -146,7 +71,7 @@ def fit_graph(
         required: edges that every graph has.
         max_parents: most parents of a node; None for no bound.
         names: of the columns, for data that do not name their own.
-        scale: divide the columns by their standard deviations; by default for "bge" only.
+        scale: divide the columns by their standard deviations; by default for all but "linear_gaussian".
         method: "exact", "flow", or "auto": exact up to 12 columns unless steps or budget are given.
         steps: updates of the flow, see ``fit``.
         budget: time for training the flow, see ``fit``.
@@ -185,38 +110,52 @@ def fit_graph(
             "the likelihood 'linear_gaussian' takes the noise variance as known: pass noise_variance=, or "
             "use likelihood='bge', which does not need it."
         )
-    given = [n for n, v in (("noise_variance", noise_variance), ("weight_variance", weight_variance)) if v]
-    if not known and given:
+    if noise_variance is not None and not known:
+        raise InvalidInput("noise_variance belongs to the likelihood 'linear_gaussian': leave it out.")
+    if weight_variance is not None and likelihood == "bge":
         raise InvalidInput(
-            f"{' and '.join(given)} belong to the likelihood 'linear_gaussian': leave them out."
+            "the likelihood 'bge' has a prior of its own on the weights: leave weight_variance out."
         )
-    table = read_data(
-        data, interventions=interventions, names=names, scale=not known if scale is None else scale
-    )
-    options: dict[str, Any] = {
+    if likelihood in NOISES and prior not in ("uniform", "erdos_renyi"):
+        raise InvalidInput(f"the likelihood {likelihood!r} takes the priors uniform and erdos_renyi.")
+    scaled = not known if scale is None else scale
+    table = read_data(data, interventions=interventions, names=names, scale=scaled)
+    edges = table.pairs("forbidden", forbidden), table.pairs("required", required)
+    per_node = 1.0 if edges_per_node is None else edges_per_node
+    variance = 1.0 if weight_variance is None else weight_variance
+    closed: dict[str, Any] = {
         "prior": prior,
-        "edges_per_node": 1.0 if edges_per_node is None else edges_per_node,
+        "edges_per_node": per_node,
         "interventions": table.interventions,
         "max_parents": max_parents,
-        "forbidden": table.pairs("forbidden", forbidden),
-        "required": table.pairs("required", required),
+        "forbidden": edges[0],
+        "required": edges[1],
     }
-    target: GramGraphs
+    target: GramGraphs | JointGraphs
     if noise_variance is not None:
-        variance = 1.0 if weight_variance is None else weight_variance
-        target = LinearGaussianGraphs(table.values, noise_variance, variance, **options)
+        target = LinearGaussianGraphs(table.values, noise_variance, variance, **closed)
+    elif likelihood == "bge":
+        target = BGeGraphs(table.values, **closed)
     else:
-        target = BGeGraphs(table.values, **options)
+        target = JointGraphs(
+            table.values.to(torch.get_default_dtype()),
+            noise=NOISES[likelihood],
+            weight_variance=variance,
+            edges_per_node=per_node if prior == "erdos_renyi" else None,
+            interventions=table.interventions,
+            graphs=Acyclic(len(table.names), max_parents, *edges),
+        )
     for line in _doubts(table, noise_variance):
         warnings.warn(line, CtsgfnWarning, stacklevel=2)
-    d = len(table.names)
     trained = steps is not None or budget is not None
     if method == "exact" and trained:
         raise InvalidInput("method='exact' trains nothing: leave steps and budget out, or use method='flow'.")
-    exact = method == "exact" or (method == "auto" and d <= TABLED and not trained)
+    if method == "exact" and isinstance(target, JointGraphs):
+        raise InvalidInput(f"the likelihood {likelihood!r} has no closed form: leave method out.")
+    small = len(table.names) <= TABLED and not trained
     source: GraphSource
-    if exact:
-        source = ExactGraphs(target)
+    if isinstance(target, GramGraphs) and (method == "exact" or (method == "auto" and small)):
+        source, how = ExactGraphs(target), "all graphs summed over exactly"
     else:
         sampler = fit(
             target,
@@ -227,15 +166,17 @@ def fit_graph(
             device=device,
             progress_bar=progress_bar,
         )
-        source = FlowGraphs(sampler, target)
-    return GraphPosterior(source, table, _notes(table, likelihood, exact), pool, seed)
+        if isinstance(target, GramGraphs):
+            source, how = FlowGraphs(sampler, target), "graphs drawn by a flow and weighted"
+        else:
+            source, how = JointFlow(sampler, target), "graphs and parameters drawn by a flow and weighted"
+    return GraphPosterior(source, table, _notes(table, likelihood, how), pool, seed)
 
 
-def _notes(table: GraphData, likelihood: str, exact: bool) -> tuple[str, ...]:
+def _notes(table: GraphData, likelihood: str, how: str) -> tuple[str, ...]:
     size, d = table.values.shape
     scaled = not bool((table.spread == 1).all())
     done = "centred and divided by their standard deviations" if scaled else "centred"
-    how = "all graphs summed over exactly" if exact else "graphs drawn by a flow and weighted"
     return (
         f"{size} rows of {d} columns, {done}; likelihood {likelihood}; {how}.",
         "Edges are causal only if no common cause is missing and the network is linear.",

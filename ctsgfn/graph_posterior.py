@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.acyclic import Acyclic
-from ctsgfn.errors import InvalidInput, whole
+from ctsgfn.errors import InvalidInput, NoExactAnswer, whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.graph_data import GraphData, Node
 from ctsgfn.graph_draws import GraphDraws
@@ -41,26 +41,32 @@ class GraphSource(ABC):
     Weights are in the units of the data that the source was given; ``GraphPosterior`` converts them.
     """
 
+    closed: bool
+    """Whether the parameters are integrated out: ``log_graph`` and ``log_weights`` are then known."""
+
     graphs: Acyclic
     """Counting measure on the graphs that may be drawn."""
     exact: Tensor | None = None
     """Edge probabilities [d, d], where they are known and draws are independent and not weighted."""
 
     @abstractmethod
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Graphs [n, d, d] bool, and log-weights [n] (float64) whose mean weight estimates Z."""
+    def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Graphs [n, d, d] bool, weights of their edges, log-weights [n] float64 whose mean estimates Z."""
 
-    @abstractmethod
-    def weights(self, edges: Tensor) -> Tensor:
-        """Draw weights [n, d, d] given graphs that ``draw`` returned."""
-
-    @abstractmethod
     def log_graph(self, edges: Tensor) -> Tensor:
-        """Log of p(D | G) P(G), [B]."""
+        """Log of p(D | G) P(G), [B].
 
-    @abstractmethod
+        Raises:
+            NoExactAnswer: where the parameters are not integrated out.
+        """
+        raise NoExactAnswer(
+            "the parameters of this likelihood are not integrated out, so that the probability of a graph is "
+            "not known: see the most probable graphs of summary()."
+        )
+
     def log_weights(self, edges: Tensor, weights: Tensor) -> Tensor:
-        """Log-density of weights given graphs and the data, [B]."""
+        """Log-density of weights given graphs and the data, [B], as ``log_graph``."""
+        return self.log_graph(edges)
 
     def judge(self, log_weight: Tensor) -> Evidence:
         """What log-weights of draws say about log Z and about themselves."""
@@ -109,17 +115,16 @@ class GraphPosterior:
         whole("n", n)
         with seeded(seed):
             if self.source.exact is not None:
-                return self._complete(self.source.draw(n)[0])
-            edges, log_weight = self.source.draw(max(2 * n, 4096))
+                return self._draw(n)[0]
+            draws, log_weight = self._draw(max(2 * n, 4096))
             self.source.judge(log_weight).warn_unless_reliable("the draws of graphs are")
-            return self._complete(edges[systematic(psis(log_weight).log_weight, n)])
+            return draws[systematic(psis(log_weight).log_weight, n)]
 
     @cached_property
     def _pool(self) -> tuple[GraphDraws, Tensor, Evidence]:
         """Draws, their Pareto-smoothed weights (float64, sum 1), and what these are worth."""
         with seeded(self.seed):
-            edges, log_weight = self.source.draw(self.pool)
-            draws = self._complete(edges)
+            draws, log_weight = self._draw(self.pool)
         return draws, psis(log_weight).log_weight.exp(), self.source.judge(log_weight)
 
     def evidence(self) -> Evidence:
@@ -186,6 +191,7 @@ class GraphPosterior:
 
         Raises:
             InvalidInput: when a graph has a cycle or breaks a constraint, or theta has weights off its edges.
+            NoExactAnswer: where the parameters are not integrated out.
         """
         edges = self._matrices("graph", graph).bool()
         outside = ~self.source.graphs.contains(edges)
@@ -223,7 +229,7 @@ class GraphPosterior:
         return plot_graphs(self.edge_probabilities(), summary.graphs, self.data.names)
 
     def to_arviz(self, n: int = 4096, *, seed: int | None = None) -> Any:
-        """Return n draws as an ArviZ container: ``edge`` and ``weight`` [d, d], and ``log_graph``.
+        """Return n draws as an ArviZ container: ``edge``, ``weight`` and, where known, ``log_graph``.
 
         Raises:
             MissingExtra: when ArviZ is not installed.
@@ -231,7 +237,7 @@ class GraphPosterior:
         from ctsgfn.arviz_export import to_arviz
 
         draws = self.sample(n, seed=seed)
-        stats = {"log_graph": self.source.log_graph(draws.edges)}
+        stats = {"log_graph": self.source.log_graph(draws.edges)} if self.source.closed else {}
         return to_arviz({"edge": draws.edges, "weight": draws.weights}, stats, self._pool[2])
 
     def __str__(self) -> str:
@@ -245,8 +251,9 @@ class GraphPosterior:
         """Units of the data over those of the fit, for the weight of each edge: [d, d]."""
         return self.data.spread / self.data.spread[:, None]
 
-    def _complete(self, edges: Tensor) -> GraphDraws:
-        return GraphDraws(edges, self.source.weights(edges) * self._unit, self.data.names)
+    def _draw(self, n: int) -> tuple[GraphDraws, Tensor]:
+        edges, weights, log_weight = self.source.draw(n)
+        return GraphDraws(edges, weights * self._unit, self.data.names), log_weight
 
     def _matrices(self, argument: str, given: Any) -> Tensor:
         """One matrix or several, as [B, d, d]."""
@@ -264,7 +271,11 @@ class GraphPosterior:
         edges = weighted_mean(draws.edges, weight)
         if self.source.exact is not None:
             edges = Estimate(self.source.exact, torch.zeros_like(self.source.exact))
-        log_graph = self.source.log_graph(draws.edges) - evidence.log_z
+        if self.source.closed:
+            log_graph = self.source.log_graph(draws.edges) - evidence.log_z
+        else:
+            which = draws.edges.flatten(1).unique(dim=0, return_inverse=True)[1]
+            log_graph = weight.new_zeros(len(weight)).index_add(0, which, weight).log()[which]
         return summarise_graphs(draws, weight, edges, log_graph, evidence, self.notes)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 import ctsgfn
 from ctsgfn import GraphPosterior, fit_graph
 from ctsgfn.acyclic import Acyclic
-from ctsgfn.errors import CtsgfnWarning, InvalidInput, UnreliableEstimate
+from ctsgfn.errors import CtsgfnWarning, InvalidInput, NoExactAnswer, UnreliableEstimate
 from ctsgfn.graph_draws import GraphDraws, markov_blankets, paths
-from ctsgfn.graph_fit import ExactGraphs
+from ctsgfn.graph_sources import ExactGraphs
 from ctsgfn.targets import BGeGraphs, LinearGaussianGraphs
 
 NAMES = ("rain", "crop", "price", "wage")
@@ -114,6 +114,23 @@ def test_same_seed_same_answers() -> None:
     one, two = (fit_graph(chain(), seed=3) for _ in range(2))
     assert torch.equal(one.path_probabilities(), two.path_probabilities())
     assert torch.equal(one.sample(5, seed=1).weights, two.sample(5, seed=1).weights)
+
+
+def test_student_noise_is_fitted_together_with_the_graph() -> None:
+    """No closed form: graph and weights of one flow, behind the same answers."""
+    rng = np.random.default_rng(0)
+    cause = rng.standard_t(3, size=80)
+    data = np.stack([cause, 40 * cause + 20 * rng.standard_t(3, size=80)], -1)
+    posterior = fit_graph(
+        data, names=["a", "b"], likelihood="student_t", forbidden=[("b", "a")], steps=60, seed=0,
+        progress_bar=False,
+    )  # fmt: skip
+    assert "student_t; graphs and parameters drawn by a flow" in posterior.notes[0]
+    assert float(posterior.edge_probabilities()[0, 1]) > 0.99
+    assert abs(float(posterior.effects("a", "b", 500, seed=1).mean()) - 40) < 5
+    assert posterior.summary().graphs[0].text == "a -> b"
+    with pytest.raises(NoExactAnswer, match="not integrated out"):
+        posterior.log_prob(np.array([[0, 1], [0, 0]]))
 
 
 # ---------------------------------------------------------------- options
@@ -249,17 +266,23 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "two names": (lambda: fit_graph(Table(chain(), list(NAMES)), names=NAMES), "names its own columns"),
     "likelihood": (
         lambda: fit_graph(chain(), likelihood="bic"),
-        "must be one of bge, linear_gaussian, got 'bic'",
+        "must be one of bge, linear_gaussian, student_t, laplace, got 'bic'",
     ),
     "noise": (lambda: fit_graph(chain(), likelihood="linear_gaussian"), "pass noise_variance="),
     "noise of bge": (
         lambda: fit_graph(chain(), noise_variance=1.0),
-        "noise_variance belong.* 'linear_gaussian'",
+        "noise_variance belongs to the likelihood 'linear_gaussian'",
     ),
     "negative": (
         lambda: fit_graph(chain(), likelihood="linear_gaussian", noise_variance=-1.0),
         "variances must be positive",
     ),
+    "prior of a flow": (
+        lambda: fit_graph(chain(), likelihood="laplace", prior="fair"),
+        "priors uniform and erdos",
+    ),
+    "exact laplace": (lambda: fit_graph(chain(), likelihood="laplace", method="exact"), "has no closed form"),
+    "weights of bge": (lambda: fit_graph(chain(), weight_variance=2.0), "leave weight_variance out"),
     "prior": (lambda: fit_graph(chain(), prior="flat"), "prior must be one of uniform"),
     "edges": (lambda: fit_graph(chain(), edges_per_node=1.0), "belongs to the prior 'erdos_renyi'"),
     "method": (lambda: fit_graph(chain(), method="mcmc"), "method must be one of auto, exact, flow"),

@@ -39,6 +39,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "euclidean graph_summary",
         "graph_plots",
         "api graph_posterior",
+        "graph_sources",
         "graph_fit",
     )
 )
@@ -47,8 +48,8 @@ FLOOR = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 KNOWS_KERNELS = frozenset({"builders"})
 """The module of ctsgfn that may import kernels: the defaults that ``fit`` chooses from."""
 
-KNOWS_TARGETS = frozenset({"graph_fit"})
-"""The module of ctsgfn that may import targets: the likelihoods that ``fit_graph`` chooses from."""
+KNOWS_TARGETS = frozenset({"graph_fit", "graph_sources"})
+"""The modules of ctsgfn that may import targets: the likelihoods that ``fit_graph`` chooses from."""
 
 
 @cache
