@@ -186,6 +186,55 @@ def joint_graphs() -> Iterator[Row]:
         )
 
 
+def graph_sizes() -> Iterator[Row]:
+    """Graphs of more nodes, beside the dynamic programme and Markov chains."""
+    if not (HERE / "graph_sizes.json").exists():
+        return
+    record = read("graph_sizes")
+    for nodes in sorted({row["nodes"] for row in record["rows"]}):
+        rows = [row for row in record["rows"] if row["nodes"] == nodes]
+        each = []
+        for key, said in (
+            ("flow", "flow"),
+            ("chains_256", "256 Markov chains"),
+            ("chains_64", "64 longer ones"),
+        ):
+            mine = [row[key] for row in rows]
+            each.append(f"{said} {worst(mine, 'edge_rmse'):.4f} in {worst(mine, 'cpu_seconds'):.0f} CPU s")
+        exact = max(row["exact_cpu_seconds"] for row in rows)
+        yield (
+            f"Edge probabilities of {nodes} nodes against exact sums ({exact:.2f} CPU s), RMS error, "
+            f"{len(rows)} data set{'s' if len(rows) > 1 else ''}, worst",
+            ", ".join(each),
+            "graph_sizes.py",
+        )
+    if record["cost"]:
+        each = [
+            f"d = {row['nodes']}: {row['microseconds_per_state']}"
+            for row in record["cost"]
+            if row["network"] == "adjacency"
+        ]
+        yield (
+            "Update of a flow over graphs, CPU microseconds per graph visited",
+            ", ".join(each),
+            "graph_sizes.py",
+        )
+
+
+def sachs() -> Iterator[Row]:
+    """Protein signalling."""
+    for row in read("sachs")["rows"]:
+        if row["prior"] == "uniform":
+            spread = row["bootstrap_sd"]
+            yield (
+                f"Sachs data, {row['cells']}, {row['rows']} x 11, exact BGe posterior, the 18-edge graph",
+                f"expected SHD {row['expected_shd']:.1f} (bootstrap sd {spread['expected_shd']:.1f}), "
+                f"expected edges {row['expected_edges']:.1f}, AUROC {row['auroc']:.2f} "
+                f"({spread['auroc']:.2f}); {row['cpu_seconds']:.2f} CPU s",
+                "sachs.py",
+            )
+
+
 def sampling() -> Iterator[Row]:
     """Cost of drawing, and memory."""
     record = read("sampling")
@@ -230,6 +279,8 @@ def table() -> str:
             posteriordb,
             peers,
             graphs,
+            graph_sizes,
+            sachs,
             joint_graphs,
             box,
             hypergrid,
