@@ -20,13 +20,14 @@ from ctsgfn.builders import on_line
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
 from ctsgfn.evidence import Evidence, estimate_evidence
+from ctsgfn.gaussian_fits import WIDE
 from ctsgfn.importance import Importance
 from ctsgfn.objectives import trajectory_balance
 from ctsgfn.penalties import huber
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, evaluate
 from ctsgfn.training import Training
-from ctsgfn.warmup import walk_on, warm_up
+from ctsgfn.warmup import WarmUp, walk_on, warm_up
 
 USABLE = (0.7, 1.0)
 """Least ESS and largest Pareto k of a kernel that serves; at 1 the weights have no mean."""
@@ -75,6 +76,8 @@ def fit_euclidean(
     evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
     start = warm_up(line, dim, like=like)
 
+    if dim > WIDE and kernel in ("auto", "mixture"):
+        return _as_fitted(started("mixture", target, start, like, settings, training.reads_flow), start)
     ladder = LADDER if kernel == "auto" else LADDER[1:2]
 
     def stage(name: str, later: int) -> tuple[Sampler[Any, Tensor], Evidence]:
@@ -113,6 +116,23 @@ def fit_euclidean(
         sampler, judged = _trained("rest", sampler, encoded(sampler, start), training, behaviour)
         notes.append(f"trained on for what was left of the budget: {_said(judged)}")
     sampler.notes = tuple(f"{note}." for note in notes)
+    return sampler
+
+
+def _as_fitted(sampler: Sampler[Any, Tensor], start: WarmUp) -> Sampler[Any, Tensor]:
+    """A mixture in many dimensions, as the warm-up fitted it; ``refine`` goes on where that is not enough.
+
+    Its normals have the best evidence bound already. Training would seek the same, and so many numbers would
+    not bear its rate.
+    """
+    judged = _judge(sampler, encoded(sampler, start))
+    with torch.no_grad():
+        sampler.gfn.log_z.fill_(judged.log_z)
+    dim, short = len(start.location), _short(judged, *USABLE)
+    sampler.notes = (
+        f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"
+        + (f", not enough ({short}): {dim} coordinates are too many for richer kernels." if short else "."),
+    )
     return sampler
 
 

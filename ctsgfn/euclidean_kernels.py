@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctsgfn.builders import build_diffusion, chain_clock
 from ctsgfn.errors import InvalidInput
-from ctsgfn.gaussian_fits import cholesky, widening
+from ctsgfn.gaussian_fits import WIDE, cholesky, widening
 from ctsgfn.kernel import Head
 from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.mixture_fit import Mixture, fit_mixture
@@ -158,4 +158,6 @@ def _mixture(start: WarmUp, sigma: float, fraction: float) -> Mixture:
     covariance = shrink**2 * tril @ tril.transpose(-1, -2) + (noise**2 + 1e-6) * eye
     share = z.new_full((len(mean),), 1 / len(mean))
     guess = Mixture(share, shrink * mean, torch.linalg.cholesky(covariance))
+    if len(start.location) > WIDE:
+        return guess  # of the best evidence bound already, and the particles are too few
     return fit_mixture(shrink * z + noise * torch.randn_like(z), guess)

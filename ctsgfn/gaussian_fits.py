@@ -15,9 +15,13 @@ from torch import Tensor
 from ctsgfn.ascent import ascend
 from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import InvalidInput
+from ctsgfn.variational import climb, fit_normal
 
-_WIDEST = 200
-"""Above this dimension the fitted Gaussians are diagonal."""
+WIDE = 250
+"""Above this dimension only the best modes are fitted, each at its own expense."""
+
+_CLIMBED = 3
+"""Ascents that are followed to their modes there."""
 
 _MOST = 64
 """Most fits kept: the best by evidence bound."""
@@ -60,6 +64,14 @@ class GaussianFits:
         z = torch.einsum("kij,bkj->bki", self.inverse, x[:, None] - self.mean)
         return -torch.einsum("bk,kij,bki->bj", share, self.inverse, z)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean [d] and covariance [d, d] of the mixture."""
+        share = self.log_share.exp()
+        mean = share @ self.mean
+        away = share.sqrt()[:, None] * (self.mean - mean)
+        within = share.sqrt()[:, None, None] * self.tril
+        return mean, away.T @ away + torch.einsum("kij,klj->il", within, within)
+
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
         """Draw points [n, d], and the component [n] of each."""
         k = torch.multinomial(self.log_share.exp(), n, replacement=True)
@@ -91,6 +103,8 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
     Where more than one mode is found, a second round of ascents starts from the region they span.
     """
     path = ascend(counted.value_and_score, start, steps=60)
+    if start.shape[-1] > WIDE:
+        return _wide(counted, path[-1])
     fits = [_laplace(counted, snapshot) for snapshot in (path[9], path[24], path[59])]
     bound = torch.stack([fit[2] for fit in fits])
     best, rows = bound.argmax(0), torch.arange(len(start), device=start.device)
@@ -107,14 +121,33 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
             more = _laplace(counted, new)
             mean, tril, bound = (torch.cat(pair) for pair in zip((mean, tril, bound), more, strict=True))
             keep = _distinct(mean, tril, bound)
-    if len(keep) == 0:
+    return _shared(mean[keep], tril[keep], bound[keep])
+
+
+def _wide(counted: CountedTarget, ends: Tensor) -> GaussianFits:
+    """The best normals around the modes that the best ascents lead to, in many dimensions."""
+    best = counted.value(ends).argsort(descending=True)[:_CLIMBED]
+    climbed = [climb(counted, ends[i]) for i in best]
+    modes, factors = (torch.stack(part) for part in zip(*climbed, strict=True))
+    fits: list[tuple[Tensor, Tensor, Tensor]] = []
+    for i in counted.value(modes).argsort(descending=True).tolist():
+        if not any(_near(modes[i : i + 1], mean[None], tril[None]).any() for mean, tril, _ in fits):
+            fits.append(fit_normal(counted, modes[i], factors[i]))
+    return _shared(*(torch.stack(part) for part in zip(*fits, strict=True)))
+
+
+def _shared(mean: Tensor, tril: Tensor, bound: Tensor) -> GaussianFits:
+    """The mixture of fits, each with its evidence bound [K]."""
+    good = torch.isfinite(bound)
+    mean, tril, bound = mean[good], tril[good], bound[good]
+    if len(mean) == 0:
         raise InvalidInput(
             "the warm-up found no place around which the log-density is finite: give the target its true "
             "bounds with measure=, more digits with dtype=torch.float64, or a scale nearer to 1."
         )
-    log_share = (0.5 * bound[keep]).log_softmax(0)  # flattened: a bad bound does not lose a mode
-    log_share = torch.logaddexp(log_share, log_share.new_tensor(-math.log(len(keep)))) - math.log(2.0)
-    return GaussianFits(mean[keep], widening(start.shape[-1]) * tril[keep], log_share)
+    log_share = (0.5 * bound).log_softmax(0)  # flattened: a bad bound does not lose a mode
+    log_share = torch.logaddexp(log_share, log_share.new_tensor(-math.log(len(mean)))) - math.log(2.0)
+    return GaussianFits(mean, widening(mean.shape[-1]) * tril, log_share)
 
 
 def _laplace(counted: CountedTarget, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,21 +187,13 @@ def _distinct(mean: Tensor, tril: Tensor, bound: Tensor) -> Tensor:
 def _curvature(counted: CountedTarget, x: Tensor) -> Tensor:
     """Cholesky factors [B, d, d] of the saddle-free inverse Hessian, by differences of the score."""
     batch, dim = x.shape
-    _, slope = counted.value_and_score(x)
     step = 1e-4 * x.abs().clamp(min=1.0)
     for _ in range(2):  # once to find the scale of each axis, once at that scale
-        if dim <= _WIDEST:
-            shift = torch.diag_embed(step)  # [B, d, d]
-            _, ahead = counted.value_and_score((x[:, None] + shift).reshape(-1, dim))
-            _, behind = counted.value_and_score((x[:, None] - shift).reshape(-1, dim))
-            hessian = -(ahead - behind).reshape(batch, dim, dim) / (2 * step[:, :, None])
-            diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-        else:
-            _, ahead = counted.value_and_score(x + step)
-            diagonal = -(ahead - slope) / step
-        step = 0.05 / diagonal.abs().clamp(min=1e-12).sqrt()
-    if dim > _WIDEST:
-        return torch.diag_embed(1.0 / diagonal.abs().clamp(min=1e-12).sqrt())
+        shift = torch.diag_embed(step)  # [B, d, d]
+        _, ahead = counted.value_and_score((x[:, None] + shift).reshape(-1, dim))
+        _, behind = counted.value_and_score((x[:, None] - shift).reshape(-1, dim))
+        hessian = -(ahead - behind).reshape(batch, dim, dim) / (2 * step[:, :, None])
+        step = 0.05 / hessian.diagonal(dim1=-2, dim2=-1).abs().clamp(min=1e-12).sqrt()
     hessian = 0.5 * (hessian + hessian.transpose(-1, -2))
     hessian = torch.where(
         torch.isfinite(hessian).all(-1).all(-1)[:, None, None], hessian, torch.eye(dim).to(x)

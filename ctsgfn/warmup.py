@@ -26,6 +26,9 @@ from ctsgfn.target import Target, evaluate, without_floor
 _WIDEST = 1e12
 """Particles spread wider than this have run away."""
 
+_ENOUGH = 10
+"""Particles per dimension from which a covariance is taken; with fewer it is that of the fitted normals."""
+
 
 @dataclass(frozen=True)
 class WarmUp:
@@ -93,8 +96,10 @@ def warm_up(
             "finite integral: check that it falls off in every direction, or give the target its true "
             "bounds with measure=."
         )
-    location = points.mean(0)
-    covariance = torch.cov(points.T).reshape(dim, dim)
+    if gradient and particles < _ENOUGH * dim:
+        location, covariance = fits.moments()
+    else:
+        location, covariance = points.mean(0), torch.cov(points.T).reshape(dim, dim)
     scale_tril = cholesky(covariance)
     if diverges(tail_exponents(counted.value, location, scale_tril), dim):
         warnings.warn(

@@ -12,6 +12,7 @@ from ctsgfn.targets.hypergrid_reward import HypergridReward
 from ctsgfn.targets.joint_graphs import JointGraphs
 from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
+from ctsgfn.targets.log_gaussian_cox import LogGaussianCox, log_gaussian_cox
 from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.mechanisms import HiddenLayer, Linear
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
@@ -43,6 +44,7 @@ __all__ = [
     "Linear",
     "LinearGaussian",
     "LinearGaussianGraphs",
+    "LogGaussianCox",
     "LogisticSelection",
     "ManyWell",
     "NormalMixtures",
@@ -66,6 +68,7 @@ __all__ = [
     "hard_funnel",
     "linear_gaussian_network",
     "linear_gaussian_toy",
+    "log_gaussian_cox",
     "nine_gaussians",
     "twenty_five_gaussians",
 ]
