@@ -7,6 +7,7 @@ From 16,384 weighted draws, as ``model_posterior`` reports.
 
     python benchmarks/change_points.py     # the runs that have no result yet
     python benchmarks/change_points.py 1   # the next one of them
+    python benchmarks/change_points.py plot
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ctsgfn.targets import coal_mining
 SEEDS, DRAWS, FIRST = 3, 16_384, 1851
 LIMITS = {"number_tv": 0.02, "place_error": 0.01, "log_z_error": 0.03}
 OUT = Path(__file__).parent / "results" / "change_points.json"
+FIGURE = Path(__file__).parents[1] / "figures" / "change_points.png"
 
 
 def one(seed: int) -> dict[str, object]:
@@ -55,10 +57,33 @@ def one(seed: int) -> dict[str, object]:
     }
 
 
+def plot(rows: list[dict[str, object]]) -> None:
+    """The counts, the probability of a change at each year, and of each number of changes."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(10.0, 3.0), layout="constrained")
+    years = [FIRST + k for k in range(112)]
+    axes = fig.subplots(1, 3, width_ratios=[1.3, 1.3, 1])
+    axes[0].bar(years, coal_mining().y.tolist(), color="#1b4965")
+    axes[0].set(xlabel="year", ylabel="disasters")
+    axes[1].plot(years[:-1], rows[0]["exact_place"], color="#8a8a8a", lw=3, label="exact")
+    axes[2].plot(rows[0]["exact_number"], "o", color="#8a8a8a", ms=8, label="exact")
+    for row in rows:
+        label = "ctsgfn" if row is rows[0] else None
+        axes[1].plot(years[:-1], row["place"], color="#d1495b", lw=0.8, label=label)
+        axes[2].plot(row["number"], "x", color="#d1495b", label=label)
+    axes[1].set(xlabel="year", ylabel="probability of a change after it")
+    axes[2].set(xlabel="number of changes", ylabel="probability")
+    axes[1].legend(frameon=False, fontsize="small")
+    fig.savefig(FIGURE, dpi=150)
+
+
 def main() -> None:
     """Run, print and save as it goes."""
     torch.set_num_threads(1)
     rows = json.loads(OUT.read_text())["rows"] if OUT.exists() else []
+    if sys.argv[1:] == ["plot"]:
+        return plot(rows)
     todo = list(range(len(rows), SEEDS))
     for seed in todo[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
         rows.append(one(seed))

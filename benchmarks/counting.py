@@ -21,10 +21,11 @@ class Counted:
         self.target, self.measure = target, target.measure
         self.density_calls = self.gradient_calls = 0
 
-    def log_density(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Any) -> Tensor:
         """Log-density [B]; a backward pass is taken to follow where x needs gradients."""
         self.density_calls += len(x)
-        if torch.is_grad_enabled() and x.requires_grad:
+        columns = [x] if isinstance(x, Tensor) else x.tensors().values()
+        if torch.is_grad_enabled() and any(column.requires_grad for column in columns):
             self.gradient_calls += len(x)
         return self.target.log_density(x)
 

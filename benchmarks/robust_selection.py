@@ -214,6 +214,8 @@ def plot(record: dict[str, Any]) -> None:
         ax.plot([], [], color="#1b4965", label="reversible jump")
         for name, colour, mark in (("ours", "#d1495b", "o"), ("nested", "#8a8a8a", "s")):
             rows = record[name]
+            if not rows:
+                continue
             label_ = {"ours": "ctsgfn", "nested": "dynesty, model by model"}[name]
             ax.scatter([r[key] for r in rows], [r["inclusion_rmse"] for r in rows], color=colour, marker=mark,
                        zorder=3, label=label_)  # fmt: skip

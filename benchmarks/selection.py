@@ -5,7 +5,8 @@ prior; 1,024 and 16,384 models), with the default settings of ``fit`` and three 
 exact list of models: Jensen-Shannon divergence of the model probabilities at most 0.01 nats, inclusion
 probabilities within 0.01 and posterior means of the coefficients within 2 % of their standard deviations
 (root mean square), log Z within 0.03; at most 5 CPU minutes. All but ``jsd_flow``, the divergence of the
-flow's own exact law without any weights, is what ``model_posterior`` reports from 16,384 draws.
+flow's own exact law without any weights, is what ``model_posterior`` reports from 16 draws per model of the
+list: with fewer, the models that no draw meets (``unseen``) are most of the divergence.
 
     python benchmarks/selection.py         # the runs that have no result yet
     python benchmarks/selection.py 1       # the next one of them
@@ -28,7 +29,7 @@ from ctsgfn.diagnostics import jensen_shannon
 from ctsgfn.exact import explore
 from ctsgfn.targets import SpikeAndSlab, correlated_regression
 
-SIZES, SEEDS, ROWS, NOISE, DRAWS = (10, 14), 3, 80, 1.5, 16_384
+SIZES, SEEDS, ROWS, NOISE, DRAWS = (10, 14), 3, 80, 1.5, 16  # draws per model
 LIMITS = {
     "jsd": 0.01,
     "inclusion_rmse": 0.01,
@@ -52,7 +53,7 @@ def one(variables: int, seed: int) -> dict[str, float]:
     target = correlated_regression(variables, ROWS, noise=NOISE, seed=seed)
     start = time.process_time()
     sampler = ctsgfn.fit(target, seed=seed, progress_bar=False)
-    posterior = ctsgfn.model_posterior(sampler, DRAWS, seed=seed)
+    posterior = ctsgfn.model_posterior(sampler, DRAWS * 2**variables, seed=seed)
     found = posterior.model_probabilities().value
     included = posterior.inclusion_probabilities().value
     mean = posterior.average(lambda m: target.coefficients(m)[0]).value
@@ -82,6 +83,20 @@ def one(variables: int, seed: int) -> dict[str, float]:
     }
 
 
+def save(rows: list[dict[str, float]]) -> None:
+    """Write the result file."""
+    within = all(row[name] <= most for row in rows for name, most in LIMITS.items())
+    record = {
+        "claim": f"on each data set, at most {LIMITS}",
+        "command": "python benchmarks/selection.py",
+        **provenance(),
+        "settings": {"rows": ROWS, "noise": NOISE, "block": 5, "correlation": 0.9, "draws_per_model": DRAWS},
+        "met": len(rows) == len(SIZES) * SEEDS and within,
+        "rows": rows,
+    }
+    OUT.write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main() -> None:
     """Run, print and save as it goes."""
     torch.set_num_threads(1)
@@ -90,16 +105,7 @@ def main() -> None:
     for variables, seed in todo[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
         rows.append(one(variables, seed))
         print({k: round(v, 5) for k, v in rows[-1].items()}, flush=True)
-        within = all(row[name] <= most for row in rows for name, most in LIMITS.items())
-        record = {
-            "claim": f"on each data set, at most {LIMITS}",
-            "command": "python benchmarks/selection.py",
-            **provenance(),
-            "settings": {"rows": ROWS, "noise": NOISE, "block": 5, "correlation": 0.9, "draws": DRAWS},
-            "met": len(rows) == len(SIZES) * SEEDS and within,
-            "rows": rows,
-        }
-        OUT.write_text(json.dumps(record, indent=1) + "\n")
+        save(rows)
 
 
 if __name__ == "__main__":

@@ -235,6 +235,80 @@ def sachs() -> Iterator[Row]:
             )
 
 
+def models() -> Iterator[Row]:
+    """Models of unknown dimension."""
+    if (HERE / "selection.json").exists():
+        runs = read("selection")["rows"]
+        for size in dict.fromkeys(run["variables"] for run in runs):
+            some = [run for run in runs if run["variables"] == size]
+            yield (
+                f"Variable selection, all {2**size:,} models of {size} variables correlated in blocks (0.9), "
+                f"`fit` with default settings, {len(some)} data sets",
+                f"Jensen-Shannon divergence at most {worst(some, 'jsd'):.4f} nats (of the flow's own law "
+                f"{worst(some, 'jsd_flow'):.1e}), inclusion probabilities within "
+                f"{worst(some, 'inclusion_rmse'):.4f} and coefficients within "
+                f"{worst(some, 'mean_rmse_in_sd'):.1%} of their sd (RMS), log Z within "
+                f"{worst(some, 'log_z_error'):.4f}; {worst(some, 'cpu_seconds'):.0f} CPU s",
+                "selection.py",
+            )
+    if (HERE / "change_points.json").exists():
+        runs = read("change_points")["rows"]
+        yield (
+            "Coal-mining disasters, up to 10 changes in 111 places, `fit` with default settings, "
+            f"{len(runs)} seeds",
+            f"number of changes within {worst(runs, 'number_tv'):.4f} (total variation), probability of a "
+            f"change within {worst(runs, 'place_error'):.4f} at every year, log Z within "
+            f"{worst(runs, 'log_z_error'):.4f} of the exact recursion; ESS at least "
+            f"{min(r['ess'] for r in runs):.0%}; {worst(runs, 'cpu_seconds'):.0f} CPU s",
+            "change_points.py",
+        )
+    if (HERE / "robust_selection.json").exists():
+        record = read("robust_selection")
+        last = {
+            "ours": record["ours"],
+            "jump": [rows[-1] for rows in record["jump"]],
+            "nested": record["nested"],
+        }
+        named = {"ours": "ctsgfn", "jump": "plain reversible jump", "nested": "dynesty, model by model,"}
+        each = [
+            f"{named[name]} {median(r['inclusion_rmse'] for r in runs):.4f} in "
+            f"{median(r['cpu_seconds'] for r in runs):.0f} CPU s and {median(r['calls'] for r in runs):,.0f} "
+            "calls"
+            for name, runs in last.items()
+            if runs
+        ]
+        yield (
+            "Student-t regression, 256 models with parameters: RMS error of inclusion probabilities, median",
+            ", ".join(each),
+            "robust_selection.py",
+        )
+
+
+def galaxies() -> Iterator[Row]:
+    """Mixtures with an unknown number of components."""
+    if not (HERE / "galaxies.json").exists():
+        return
+    record = read("galaxies")
+
+    def share(values: list[float]) -> str:
+        return ", ".join(f"{v:.3f}" for v in values[2:])
+
+    each = [
+        f"one flow, seed {row['seed']}: {share(row['found'])} ({row['cpu_seconds']:.0f} CPU s, ESS "
+        f"{row['ess']:.1%}" + (")" if row["reliable"] else ", called unreliable)")
+        for row in record["flow"]
+    ]
+    if "found_alone" in record:
+        seconds = sum(row["cpu_seconds"] for row in record["alone"])
+        each.append(f"each number fitted alone: {share(record['found_alone'])} ({seconds:.0f} CPU s)")
+    yield (
+        "82 galaxies, mixtures of at most 5 normals: probability of 3, 4 and 5 (published reversible jump: "
+        f"{share(record['published'])})",
+        "; ".join(each),
+        "galaxies.py",
+    )
+
+
 def sampling() -> Iterator[Row]:
     """Cost of drawing, and memory."""
     record = read("sampling")
@@ -282,6 +356,8 @@ def table() -> str:
             graph_sizes,
             sachs,
             joint_graphs,
+            models,
+            galaxies,
             box,
             hypergrid,
             step,

@@ -107,7 +107,11 @@ class ModelPosterior:
         Raises:
             InvalidInput: where models are not sets of items.
         """
-        self._require_items()
+        if not self.names:
+            raise InvalidInput(
+                "these models are numbers, not sets of items: see model_probabilities and "
+                "dimension_probabilities."
+            )
         return self.average(self.models[self.which].double())
 
     # ---------------------------------------------------------------- draws and averages
@@ -208,13 +212,6 @@ class ModelPosterior:
     __repr__ = __str__
 
     # ---------------------------------------------------------------- inside
-    def _require_items(self) -> None:
-        if not self.names:
-            raise InvalidInput(
-                "these models are numbers, not sets of items: see model_probabilities and "
-                "dimension_probabilities."
-            )
-
     def _row(self, model: Tensor) -> int:
         same = (self.models == model.to(self.models)).flatten(1).all(-1).nonzero()
         if not len(same):

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions.transforms import ExpTransform, SigmoidTransform
 
-from ctsgfn import as_model_target, model_posterior
+from ctsgfn import as_model_target, fit, model_posterior
 from ctsgfn.coordinates import Coordinates
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
@@ -135,6 +135,31 @@ def test_a_sampler_speaks_the_users_coordinates() -> None:
     mean = posterior.average(lambda x: x.theta)
     wanted = torch.stack([2 * exact[1:].sum(), 0.4 * exact[2]])
     assert float(((mean.value - wanted) / mean.stderr).abs().max()) < 5
+
+
+@pytest.mark.parametrize("family", [LogisticSelection, PoissonSelection])
+def test_fit_gives_models_and_parameters(family: Any) -> None:
+    """Both models' evidences, and the coefficient averaged over them, by quadrature (|z| < 5)."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(25, 1, generator=g, dtype=torch.float64)
+    y = torch.bernoulli((0.9 * x[:, 0]).sigmoid(), generator=g)
+    target = family(x, y)
+    line = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    beta, alpha = torch.cartesian_prod(line, line).unbind(-1)
+    both = target.log_density(Parameterised(torch.ones(401**2, 1) > 0, torch.stack([beta, alpha], -1)))
+    none = target.log_density(
+        Parameterised(torch.zeros(401, 1) > 0, torch.stack([torch.zeros_like(line), line], -1))
+    )
+    mass = torch.stack([none.logsumexp(0), both.logsumexp(0) + math.log(0.04)]) + math.log(0.04)
+    sampler = fit(target, steps=60, batch_size=64, seed=0, progress_bar=False)
+    posterior = model_posterior(sampler, 4000, seed=1)
+    assert posterior.evidence.ess > 0.5
+    assert abs(posterior.evidence.log_z - float(mass.logsumexp(0))) < 5 * posterior.evidence.stderr
+    included = posterior.inclusion_probabilities()
+    assert abs(float(included.value - mass.softmax(0)[1])) < 5 * float(included.stderr)
+    mean = posterior.average(lambda point: point.theta[:, 0])
+    exact = float((both.softmax(0) @ beta) * mass.softmax(0)[1])
+    assert abs(float(mean.value) - exact) < 5 * float(mean.stderr)
 
 
 def test_one_model_alone() -> None:
