@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from ctsgfn.trajectories import Trajectories
 
 RUN = 8192
 """Rows whose densities a walk computes at once."""
+BLOCK = 4096
+"""Trajectories of which only the ends are kept that walk together: few enough to stay in the cache."""
 
 
 class Walker(Protocol):
@@ -64,12 +67,16 @@ def arrivals(space: Space[S, Any], kernel: Walker, n: int) -> S:
     """
     if n < 1 or not space.synchronous:
         return rollout(space, kernel, n).final
+    parts = []
     with torch.no_grad(), held(kernel.modules()):
-        s, law_of = space.source(n).like(kernel.anchor), kernel.bind()
-        for _ in range(space.horizon - 1):
-            law = law_of(s)
-            s = law.draw_unscored()[0] if law.single else law.draw_move()[0]
-    return s
+        law_of = kernel.bind()
+        for rows in torch.arange(n).chunk(math.ceil(n / BLOCK)):
+            s = space.source(len(rows)).like(kernel.anchor)
+            for _ in range(space.horizon - 1):
+                law = law_of(s)
+                s = law.draw_unscored()[0] if law.single else law.draw_move()[0]
+            parts.append(s)
+    return type(s).cat(parts)
 
 
 def _march(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameterised: bool) -> Trajectories[S]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.functional import linear
 
 from ctsgfn.distributions import DiagonalNormal
 from ctsgfn.errors import InvalidInput
@@ -16,6 +17,7 @@ from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.step_normal import StepNormal
 from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import zero_init
+from ctsgfn.trajectories import NARROW
 
 Pace = Callable[[Any], Tensor]
 """States -> [B, 1], the size of a step's drift in chart coordinates (the root of its duration)."""
@@ -72,12 +74,14 @@ class GaussianStep(Head):
 
     def near(self) -> Callable[[Tensor, Tensor | None, Any, Tensor | None], NormalLaw]:
         """Context, drift [B, d] added to mu, states and live mask -> law."""
-        weight, bias, bound, pace = self.output.weight, self.output.bias[:, None], self.bound, self.pace
+        weight, bias, bound, pace = self.output.weight, self.output.bias, self.bound, self.pace
         everywhere = bias.new_ones(1, 1)
 
         def near(context: Tensor, drift: Tensor | None, s: Any, live: Tensor | None) -> NormalLaw:
-            # coordinate by coordinate: with few of them the density is then several times cheaper
-            output = torch.addmm(bias, weight, context.t()).t()
+            if self.dim > NARROW:
+                output = linear(context, weight, bias)
+            else:  # coordinate by coordinate: with few of them the density is then several times cheaper
+                output = torch.addmm(bias[:, None], weight, context.t()).t()
             size = everywhere if pace is None else pace(s)
             if bound is None:
                 return DiagonalNormal((output if drift is None else output + drift) * size, None, live)

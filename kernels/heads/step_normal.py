@@ -63,10 +63,8 @@ class _LogDensity(torch.autograd.Function):
 
 
 def _share(output: Tensor, dim: int) -> Tensor:
-    """Logistic function of rho, [B, d], in one run through memory: of the whole output where it is by row."""
-    if output.stride(0) == 1:
-        return output.narrow(1, dim, dim).sigmoid()
-    return output.sigmoid().narrow(1, dim, dim)
+    """Logistic function of rho, [B, d]."""
+    return output.narrow(1, dim, dim).sigmoid()
 
 
 def _rows(parts: Sequence[Tensor]) -> Tensor:
