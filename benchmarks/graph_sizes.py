@@ -37,7 +37,7 @@ from ctsgfn.targets import linear_gaussian_network
 from ctsgfn.training import train
 
 ROWS, DRAWS, MOST = 100, 10_000, 0.02
-STEPS = {8: 1200, 10: 1500}
+STEPS = {8: 1000, 10: 1200}
 SEEDS = (0, 1, 2)
 HERE = Path(__file__).parent
 OUT, FIGURE = HERE / "results" / "graph_sizes.json", HERE.parent / "figures" / "graph_sizes.png"
@@ -146,6 +146,8 @@ def plot(record: dict[str, Any]) -> None:
         right.loglog(
             [r["nodes"] for r in rows], [r["cpu_seconds"] for r in rows], "o-", color=ink, label=network
         )
+    right.set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+    right.minorticks_off()
     right.set(xlabel="nodes", ylabel="CPU seconds of an update of 4 walks")
     right.legend(fontsize=8, title="network on")
     figure.savefig(FIGURE, dpi=120)

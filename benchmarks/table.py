@@ -200,7 +200,9 @@ def graph_sizes() -> Iterator[Row]:
             ("chains_64", "64 longer ones"),
         ):
             mine = [row[key] for row in rows]
-            each.append(f"{said} {worst(mine, 'edge_rmse'):.4f} in {worst(mine, 'cpu_seconds'):.0f} CPU s")
+            steps = f" ({mine[0]['steps']} updates)" if key == "flow" else ""
+            error, seconds = worst(mine, "edge_rmse"), worst(mine, "cpu_seconds")
+            each.append(f"{said}{steps} {error:.3f} in {seconds:.1f} CPU s")
         exact = max(row["exact_cpu_seconds"] for row in rows)
         yield (
             f"Edge probabilities of {nodes} nodes against exact sums ({exact:.2f} CPU s), RMS error, "
