@@ -32,7 +32,7 @@ import ctsgfn
 from ctsgfn.errors import UnreliableEstimate
 from ctsgfn.targets import JointGraphs, NormalNoise, StudentNoise
 
-SETS, NODES, ROWS, STEPS = 24, 4, 50, 600
+SETS, NODES, ROWS, STEPS = 24, 4, 50, 300
 HELD_OUT = (0, 1, 2)
 OUT = Path(__file__).parent / "results" / "student_graphs.json"
 
@@ -124,7 +124,7 @@ def held_out(seed: int) -> dict[str, Any]:
     for name, noise in (("student", StudentNoise()), ("normal", NormalNoise())):
         target = JointGraphs(train, noise=noise)
         start = time.process_time()
-        sampler, evidence = fitted(target, seed, 1200)
+        sampler, evidence = fitted(target, seed, 600)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnreliableEstimate)
             draws = sampler.resample(1000, seed=seed).like(data)
