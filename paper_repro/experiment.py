@@ -70,8 +70,9 @@ class Experiment:
         stored = path.with_suffix(".npz")
         self.arrays = {} if fresh or not stored.exists() else dict(np.load(stored))
         self.carried = 0.0  # CPU seconds of a run before it was cut off
+        self.over = False  # the time is
         if chosen.minutes is not None:
-            signal.signal(signal.SIGALRM, _stop)
+            signal.signal(signal.SIGALRM, self._stop)
             signal.setitimer(signal.ITIMER_REAL, 60 * chosen.minutes)
 
     def run(self, key: str, make: Callable[[], Record]) -> None:
@@ -176,9 +177,13 @@ class Experiment:
         sampler = fit(
             target, seed=seed, device=self.device, progress_bar=False, checkpoint=checkpoint, **options
         )
-        if sampler.history is not None and sampler.history.interrupted:
-            raise KeyboardInterrupt
+        if self.over or (sampler.history is not None and sampler.history.interrupted):
+            raise KeyboardInterrupt  # fit itself goes on to its next stage
         return sampler
+
+    def _stop(self, *_: Any) -> None:
+        self.over = True
+        raise KeyboardInterrupt
 
     def _stem(self, key: str) -> Path:
         return self.scratch / re.sub(r"[^A-Za-z0-9.]+", "_", key)
@@ -190,10 +195,6 @@ def main(body: Callable[[], None]) -> None:
         body()
     except KeyboardInterrupt:
         sys.exit("stopped: what was finished is written, and the same command goes on from there")
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _replace(path: Path, text: str) -> None:
