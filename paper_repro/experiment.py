@@ -73,7 +73,7 @@ class Experiment:
         self.over = False  # the time is
         if chosen.minutes is not None:
             signal.signal(signal.SIGALRM, self._stop)
-            signal.setitimer(signal.ITIMER_REAL, 60 * chosen.minutes)
+            signal.setitimer(signal.ITIMER_REAL, 60 * chosen.minutes, 2.0)  # again: fit has stages
 
     def run(self, key: str, make: Callable[[], Record]) -> None:
         """Make a run, unless its result is there, and write what it found."""
@@ -178,7 +178,7 @@ class Experiment:
             target, seed=seed, device=self.device, progress_bar=False, checkpoint=checkpoint, **options
         )
         if self.over or (sampler.history is not None and sampler.history.interrupted):
-            raise KeyboardInterrupt  # fit itself goes on to its next stage
+            raise KeyboardInterrupt
         return sampler
 
     def _stop(self, *_: Any) -> None:
@@ -194,6 +194,7 @@ def main(body: Callable[[], None]) -> None:
     try:
         body()
     except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.exit("stopped: what was finished is written, and the same command goes on from there")
 
 
