@@ -191,15 +191,12 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     evidence: Target[Any] = as_target(laplace.log_evidence, measure.models)
     width = max(128, hidden)
     if GraphEvidence.serves(target):
-        graphs = evidence = GraphEvidence(laplace)
-        inner, (forward, _) = structures(measure.models, evidence, hidden)
-        backward = informed_backward(inner, lambda s: graphs.losses(s.edges).flatten(1), hidden=width)
-    else:
-        inner, (forward, backward) = structures(measure.models, evidence, hidden)
-        if len(inner.kappa.branches) == 1:
-            forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=width)
-            missed = changes_of(inner, laplace.log_evidence, inner.kappa_b)
-            backward = informed_backward(inner, missed, hidden=width)
+        evidence = GraphEvidence(laplace)
+    inner, (forward, backward) = structures(measure.models, evidence, hidden)
+    if not GraphEvidence.serves(target) and len(inner.kappa.branches) == 1:
+        forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=width)
+        missed = changes_of(inner, laplace.log_evidence, inner.kappa_b)
+        backward = informed_backward(inner, missed, hidden=width)
     space = with_parameters(inner, measure.size, measure.live)
     head = laplace_head(laplace, inner, hidden=hidden)
     kernels = with_parameters_kernels(space, inner, (forward, backward), head)

@@ -74,6 +74,14 @@ class HasChanges(Target[Tensor], Protocol):
 
 
 @runtime_checkable
+class HasLosses(Target[Tensor], Protocol):
+    """A target on graphs that knows what taking each edge away would change."""
+
+    def losses(self, x: Tensor) -> Tensor:
+        """Log r with one edge less, less log r, [B, ..] as x; anything where none can be taken away."""
+
+
+@runtime_checkable
 class HasLogZ(Protocol):
     """A target whose log-normaliser is known."""
 

@@ -140,6 +140,15 @@ class GramGraphs(ABC):
         more = parents[:, None] | (1 << node)[:, None]  # [B, i, j]
         return self._tabled(x, node, more) - self._tabled(x, node, parents)[:, None]
 
+    def losses(self, x: Tensor) -> Tensor:
+        """Log r with the edge i -> j taken away, less log r, [B, d, d] float64; 0 where there is none."""
+        d = x.shape[-1]
+        if d > TABLED:
+            return self._cache.losses(x)
+        node, parents = torch.arange(d, device=x.device), _bits(x)
+        fewer = parents[:, None] & ~(1 << node)[:, None]  # [B, i, j]
+        return self._tabled(x, node, fewer) - self._tabled(x, node, parents)[:, None]
+
     @cached_property
     def scores(self) -> Tensor:
         """[d, 2^d] log-score and log-prior of each node with each set of parents, -inf where ruled out.

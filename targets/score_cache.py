@@ -43,8 +43,20 @@ class ScoreCache:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, d] of each node of graphs [B, d, d], and changes [B, d, d], entry (i, j) by i -> j."""
         size, d = len(x), x.shape[-1]
-        parents = x.bool().transpose(1, 2).reshape(-1, d).cpu()
-        node = torch.arange(d).repeat(size)
+        parents = x.bool().transpose(1, 2).reshape(-1, d)
+        found = self._find(torch.arange(d).repeat(size), parents.cpu()).view(size, d, 1 + d).to(x.device)
+        return found[:, :, 0], found[:, :, 1:].transpose(1, 2)
+
+    def losses(self, x: Tensor) -> Tensor:
+        """What taking i -> j away would change [B, d, d], of graphs [B, d, d]; 0 where it is not there."""
+        row, tail, head = x.bool().cpu().nonzero(as_tuple=True)
+        parents = x.bool().cpu()[row, :, head]
+        parents[torch.arange(len(row)), tail] = False
+        gain = self._find(head, parents)[torch.arange(len(row)), 1 + tail]  # by putting it back
+        return gain.new_zeros(x.shape).index_put((row, tail, head), -gain).to(x.device)
+
+    def _find(self, node: Tensor, parents: Tensor) -> Tensor:
+        """Score and changes [R, 1 + d] of nodes [R] with parents [R, d], computed where not yet known."""
         key, first, inverse = np.unique(_keys(node, parents), return_index=True, return_inverse=True)
         names = key.tolist()
         new = [k for k, name in enumerate(names) if name not in self._row]
@@ -54,9 +66,7 @@ class ScoreCache:
             at = torch.from_numpy(first)[some]
             self._add([names[k] for k in some.tolist()], node[at], parents[at])
         rows = torch.tensor([self._row[name] for name in names], dtype=torch.long)
-        found = self._table(d)[rows[torch.from_numpy(inverse.reshape(-1))]]
-        found = found.view(size, d, 1 + d).to(x.device)
-        return found[:, :, 0], found[:, :, 1:].transpose(1, 2)
+        return self._table(parents.shape[1])[rows[torch.from_numpy(inverse.reshape(-1))]]
 
     def _add(self, names: list[object], node: Tensor, parents: Tensor) -> None:
         """Score sets of parents and write them behind those that are known."""

@@ -27,14 +27,19 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
-from ctsgfn.kernels.heads.informed import InformedCategorical, InformedEncoder, InformedGate
+from ctsgfn.kernels.heads.informed import (
+    InformedCategorical,
+    InformedEncoder,
+    InformedGate,
+    informed_backward,
+)
 from ctsgfn.kernels.heads.pairs import PairCategorical, PairEncoder
 from ctsgfn.measures import Counting, Pushforward
 from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
-from ctsgfn.target import HasChanges, Target
+from ctsgfn.target import HasChanges, HasLosses, Target
 
 
 @dataclass(frozen=True)
@@ -204,10 +209,11 @@ def dag_kernels(
 
     Args:
         space: of acyclic graphs.
-        target: where it has ``changes``, the kernel starts as a climb of the target by single edges.
+        target: where it has ``changes``, the kernel starts as a climb of the target by single edges; where
+            it has ``losses``, the backward kernel learns too, and starts by removing what is missed least.
         hidden: width of each network.
         layers: hidden layers of each network.
-        learned_backward: learn which edge to remove.
+        learned_backward: learn which edge to remove, whatever the target.
         pairs: networks on pairs of nodes, equivariant to permutations of them, instead of one network on all
             entries of the adjacency; ``hidden`` is then the width of each pair's vector.
 
@@ -236,6 +242,10 @@ def dag_kernels(
         forward = Kernel(space.kappa, encoder, [InformedCategorical(size, hidden)], InformedGate(hidden))
     else:
         forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
+    if isinstance(target, HasLosses):
+        losses = target.losses
+        missed = lambda s: losses(s.edges).flatten(1)  # noqa: E731
+        return forward, informed_backward(space, missed, hidden=hidden, layers=layers)
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
