@@ -37,7 +37,7 @@ from ctsgfn.targets import linear_gaussian_network
 from ctsgfn.training import train
 
 ROWS, DRAWS, MOST = 100, 10_000, 0.02
-STEPS = {8: 1000, 10: 1200}
+STEPS = {8: 500, 10: 800}
 SEEDS = (0, 1, 2)
 HERE = Path(__file__).parent
 OUT, FIGURE = HERE / "results" / "graph_sizes.json", HERE.parent / "figures" / "graph_sizes.png"

@@ -143,6 +143,30 @@ def posteriordb() -> Iterator[Row]:
         )
 
 
+def large() -> Iterator[Row]:
+    """Many dimensions."""
+    record = read("large")
+    for dim, published in ((64, 16.3), (128, 70.4)):
+        runs = [r for r in record["wells"] if r["dim"] == dim]
+        yield (
+            f'Many-well {dim} (2^{dim // 2} modes), `kernel="autoregressive"`, 3000 updates, {len(runs)} seeds',
+            f"error of log Z at most {worst(runs, 'error'):.3f}, log Z - ELBO at most {worst(runs, 'gap'):.2f} "
+            f"(published: bounds {published} apart), ESS at least {min(r['ess'] for r in runs):.0%}; "
+            f"{worst(runs, 'cpu_seconds'):.0f} CPU s",
+            "large.py",
+        )
+    runs = record["cox"]
+    values = [f"{r['log_z']:.2f} +- {r['stderr']:.2f}" for r in runs]
+    yield (
+        f"Log-Gaussian Cox process, 1,600 cells, `fit` with default settings, {len(runs)} seeds",
+        f"ELBO at least {min(r['lower_bound'] for r in runs):.1f} (best published 497.9), log Z "
+        f"{', '.join(values)}; ESS {min(r['ess'] for r in runs):.1%} to {max(r['ess'] for r in runs):.1%}: "
+        f"{sum(bool(r['warned']) for r in runs)} of {len(runs)} warned; "
+        f"{worst(runs, 'cpu_seconds'):.0f} CPU s",
+        "large.py",
+    )
+
+
 def graphs() -> Iterator[Row]:
     """Posterior over acyclic graphs."""
     if not (HERE / "graphs.json").exists():
@@ -351,6 +375,7 @@ def table() -> str:
         for part in (
             modes,
             panel,
+            large,
             schools,
             posteriordb,
             peers,
