@@ -74,10 +74,11 @@ def fit(
     On R^d a warm-up finds the modes, location and scale (``ctsgfn.warmup``). A mixture of normals, fitted
     to what it found and then trained as the first step of a flow, is tried first; where its effective
     sample size, Pareto k or bounds fall short, the coordinates are drawn one after another, or diffusion
-    steps are learned after a mixture, and ``sampler.notes`` says why. Above 250 dimensions the normals of the
-    best evidence bound are all that is tried (``ctsgfn.variational``), and none of them is trained further. Bounded boxes, angles, grids,
-    acyclic graphs, subsets, and structures with parameters get spaces of their own; on acyclic graphs, half
-    of the walks that are learned from lead back from graphs that short Markov chains found.
+    steps are learned after a mixture, and ``sampler.notes`` says why. Above 250 dimensions the normals of
+    the best evidence bound are all that is tried (``ctsgfn.variational``), and none of them is trained
+    further. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
+    spaces of their own; on acyclic graphs, half of the walks that are learned from lead back from graphs
+    that short Markov chains found.
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
