@@ -149,8 +149,10 @@ def large() -> Iterator[Row]:
     for dim, published in ((64, 16.3), (128, 70.4)):
         runs = [r for r in record["wells"] if r["dim"] == dim]
         yield (
-            f'Many-well {dim} (2^{dim // 2} modes), `kernel="autoregressive"`, 3000 updates, {len(runs)} seeds',
-            f"error of log Z at most {worst(runs, 'error'):.3f}, log Z - ELBO at most {worst(runs, 'gap'):.2f} "
+            f'Many-well {dim} (2^{dim // 2} modes), `kernel="autoregressive"`, 3000 updates, '
+            f"{len(runs)} seeds",
+            f"error of log Z at most {worst(runs, 'error'):.3f}, log Z - ELBO at most "
+            f"{worst(runs, 'gap'):.2f} "
             f"(published: bounds {published} apart), ESS at least {min(r['ess'] for r in runs):.0%}; "
             f"{worst(runs, 'cpu_seconds'):.0f} CPU s",
             "large.py",
