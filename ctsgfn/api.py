@@ -28,6 +28,7 @@ from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.graph_chains import graph_chains
+from ctsgfn.history import History
 from ctsgfn.measures import Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
@@ -178,21 +179,25 @@ def fit(
                 behaviour = _back_from_chains(sampler.target, like)
             elif name in GROWN:
                 built = Built(sampler.gfn, sampler.target) if first is None else first
-                training, behaviour = _explored(built, training), on_policy
+                explored, training = _explored(built, training)
+                behaviour = on_policy
+                if explored.interrupted:
+                    sampler.history = explored
+                    return sampler
             else:
                 behaviour = mixed(on_policy, explore[name], 0.5) if name in explore else on_policy
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 
 
-def _explored(built: Built, training: Training) -> Training:
+def _explored(built: Built, training: Training) -> tuple[History, Training]:
     """Train for the first half with walks that explore: structures have modes that a flow may not find."""
     half = None if training.steps is None else max(1, training.steps // 2)
     explore = mixed(on_policy, epsilon_choices(0.3), 0.5)
     first = replace(training, steps=half, stages=2)
-    first.run(built.gfn, built.target, explore, "exploring", steps=1000)
+    history = first.run(built.gfn, built.target, explore, "exploring", steps=1000)
     rest = None if training.steps is None or half is None else max(1, training.steps - half)
-    return replace(training, steps=rest)
+    return history, replace(training, steps=rest)
 
 
 def _back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:

@@ -16,7 +16,7 @@ from ctsgfn import Counting, Haar, Lebesgue, Product, fit, load
 from ctsgfn.balance import Balance
 from ctsgfn.builders import BUILDERS
 from ctsgfn.divergences import reverse_kl
-from ctsgfn.errors import BadCheckpoint, InvalidInput, MeasureMismatch, NonFinite
+from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
 from ctsgfn.euclidean_kernels import KERNELS
 from ctsgfn.evidence import estimate_evidence
 from ctsgfn.kernels.spaces.diffusion import ornstein_uhlenbeck
@@ -373,3 +373,21 @@ def test_a_kernel_whose_far_draws_have_no_density_is_dropped(monkeypatch: pytest
     refuse = ["mixture"]
     with pytest.raises(NonFinite, match="row 0"):
         fit(target, steps=2, seed=0, progress_bar=False)
+
+
+def test_an_interrupt_while_exploring_ends_the_fit() -> None:
+    calls = 0
+
+    def log_density(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return x.double().sum(-1)
+
+    target = ctsgfn.as_target(log_density, ctsgfn.Subsets(3))
+    with pytest.warns(CtsgfnWarning, match="interrupted"):
+        sampler = ctsgfn.fit(target, steps=40, batch_size=8, seed=0, progress_bar=False)
+    assert sampler.history is not None
+    assert sampler.history.interrupted
+    assert calls == 12, "nothing is trained after an interrupt"
