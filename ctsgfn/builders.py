@@ -188,12 +188,12 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
         kernels = with_parameters_kernels(space, inner, kernels, hidden=hidden)
         return Built(_assemble(space, kernels, options), target)
     laplace = Laplace(target)
-    evidence: Target[Any] = as_target(laplace.log_evidence, measure.models)
-    width = max(128, hidden)
-    if GraphEvidence.serves(target):
-        evidence = GraphEvidence(laplace)
+    width, graphs = max(128, hidden), GraphEvidence.serves(target)
+    evidence: Target[Any] = (
+        GraphEvidence(laplace) if graphs else as_target(laplace.log_evidence, measure.models)
+    )
     inner, (forward, backward) = structures(measure.models, evidence, hidden)
-    if not GraphEvidence.serves(target) and len(inner.kappa.branches) == 1:
+    if not graphs and len(inner.kappa.branches) == 1:
         forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=width)
         missed = changes_of(inner, laplace.log_evidence, inner.kappa_b)
         backward = informed_backward(inner, missed, hidden=width)

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from scripts import script
 
 import ctsgfn
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_two_models() -> None:
     """Evidence and probability of the models against their closed forms, by z-score below 4.9."""
-    module = example("two_models")
+    module = script(FOLDER / "two_models.py")
     space = module.two_models()
     target = ctsgfn.as_target(module.log_density, space.points)
     ctsgfn.check(space, target).raise_if_failed()
@@ -42,10 +30,10 @@ def test_two_models() -> None:
 
 def test_demo_states_the_evidence_of_eight_schools() -> None:
     """The quadrature that the demo prints, against a number computed elsewhere."""
-    assert example("demo").exact_log_evidence() == pytest.approx(-31.311348, abs=1e-5)
+    assert script(FOLDER / "demo.py").exact_log_evidence() == pytest.approx(-31.311348, abs=1e-5)
 
 
 def test_demo_of_graphs_draws_its_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    example("demo_graphs").main(tmp_path / "graphs.png")
+    script(FOLDER / "demo_graphs.py").main(tmp_path / "graphs.png")
     assert (tmp_path / "graphs.png").stat().st_size > 10_000
     assert "rain -> crop" in capsys.readouterr().out

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER, FIGURES = ROOT / "paper_repro", ROOT / "figures"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, PAPER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def listed(variable: str) -> list[str]:
@@ -35,7 +23,7 @@ def listed(variable: str) -> list[str]:
 
 
 def test_readme_has_the_table_of_the_results() -> None:
-    table = script("table")
+    table = script(PAPER / "table.py")
     text = (PAPER / "README.md").read_text()
     start, end = text.index(table.BEGIN) + len(table.BEGIN), text.index(table.END)
     assert text[start:end] == table.table(), "run python paper_repro/table.py"
@@ -64,7 +52,7 @@ def test_weighed_objectives_are_the_librarys_on_policy(monkeypatch: pytest.Monke
     from ctsgfn.balance import Balance
     from ctsgfn.divergences import forward_kl, reverse_kl_score, reverse_wake_sleep, wake_sleep
 
-    weighed = script("weighed")
+    weighed = script(PAPER / "weighed.py")
     n = 5
     generator = torch.Generator().manual_seed(0)
     forward, backward = torch.randn(2, n, generator=generator, dtype=torch.float64)
@@ -92,7 +80,7 @@ def test_weighed_objectives_are_the_librarys_on_policy(monkeypatch: pytest.Monke
 def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Corners are the table's, edges meet, and exact draws follow the density (z below 4.9)."""
     monkeypatch.syspath_prepend(str(PAPER))
-    molecule = script("molecule")
+    molecule = script(PAPER / "molecule.py")
     energy = np.random.default_rng(0).normal(size=(6, 6))
     target = molecule.TorsionEnergy(energy, 298.15)
     line = -np.pi + 2 * np.pi * np.arange(6) / 6

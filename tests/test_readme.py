@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -44,10 +44,6 @@ def test_relative_links_exist() -> None:
 
 def test_measured_numbers_are_those_of_the_result_files() -> None:
     """``python benchmarks/table.py`` was run after the last benchmark."""
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script(ROOT / "benchmarks" / "table.py")
     start, end = TEXT.index(module.BEGIN) + len(module.BEGIN), TEXT.index(module.END)
     assert TEXT[start:end] == module.table()

@@ -27,12 +27,7 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
-from ctsgfn.kernels.heads.informed import (
-    InformedCategorical,
-    InformedEncoder,
-    InformedGate,
-    informed_backward,
-)
+from ctsgfn.kernels.heads.informed import InformedGate, informed_backward, informed_kernel
 from ctsgfn.kernels.heads.pairs import PairCategorical, PairEncoder
 from ctsgfn.measures import Counting, Pushforward
 from ctsgfn.networks import MLP, FeatureEncoder, zero_init
@@ -234,27 +229,30 @@ def dag_kernels(
     def plain() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
+    change = _flat(target.changes) if isinstance(target, HasChanges) else None
     if pairs:
-        return _on_pairs(space, add, target, hidden, layers, learned_backward)
-    if isinstance(target, HasChanges):
-        changes = target.changes
-        encoder = InformedEncoder(plain(), lambda s: changes(s.edges).flatten(1), add.live)
-        forward = Kernel(space.kappa, encoder, [InformedCategorical(size, hidden)], InformedGate(hidden))
+        return _on_pairs(space, add, change, hidden, layers, learned_backward)
+    sizes = {"hidden": hidden, "layers": layers}
+    if change is not None:
+        forward = informed_kernel(space, change, **sizes)
     else:
         forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
     if isinstance(target, HasLosses):
-        losses = target.losses
-        missed = lambda s: losses(s.edges).flatten(1)  # noqa: E731
-        return forward, informed_backward(space, missed, hidden=hidden, layers=layers)
+        return forward, informed_backward(space, _flat(target.losses), **sizes)
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
 
 
+def _flat(change: Callable[[Tensor], Tensor]) -> Callable[[Dag], Tensor]:
+    """What each edge changes, [B, d^2] by states, of a function [B, d, d] of adjacencies."""
+    return lambda s: change(s.edges).flatten(1)
+
+
 def _on_pairs(
     space: Space[Dag, Any],
     add: AddEdge,
-    target: Target[Tensor] | None,
+    change: Callable[[Dag], Tensor] | None,
     hidden: int,
     layers: int,
     learned_backward: bool,
@@ -272,12 +270,8 @@ def _on_pairs(
     def encoder(change: Callable[[Dag], Tensor], live: Callable[[Dag], Tensor]) -> PairEncoder:
         return PairEncoder(add.nodes, hidden, relations, 3, change, live, layers)
 
-    change = unknown
-    if isinstance(target, HasChanges):
-        changes = target.changes
-        change = lambda s: changes(s.edges).flatten(1)  # noqa: E731
-    head = PairCategorical(add.nodes, hidden)
-    forward = Kernel(space.kappa, encoder(change, add.live), [head], InformedGate(hidden))
+    known = encoder(unknown if change is None else change, add.live)
+    forward = Kernel(space.kappa, known, [PairCategorical(add.nodes, hidden)], InformedGate(hidden))
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     back = PairCategorical(add.nodes, hidden)
