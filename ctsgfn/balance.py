@@ -208,7 +208,7 @@ def balance(
     """Log-densities of trajectories under a flow and a target: three network calls at any lengths.
 
     Densities that the trajectories already know are reused where no gradient is being recorded, or
-    where they carry one themselves (reparameterised rollouts).
+    where they carry one themselves (reparameterised walks).
 
     Args:
         gfn: the flow.
@@ -218,8 +218,8 @@ def balance(
         chunk: rows per network call, None for all.
     """
     wanted = Wanted(flow=gfn.log_flow is not None) if wanted is None else wanted
-    reuse = not torch.is_grad_enabled()
-    known_forward = trajectories.log_forward if reuse or trajectories.pathwise else None
+    reuse = not torch.is_grad_enabled() or trajectories.pathwise
+    known_forward = trajectories.log_forward if reuse else None
     known_backward = trajectories.log_backward if reuse else None
     parts = []
     if known_forward is None or known_backward is None or wanted.flow or wanted.stop or wanted.inflow:

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -202,25 +202,37 @@ def epsilon_choices(epsilon: float) -> Behaviour:
     return guided(walker, epsilon)
 
 
-def from_data(x: Any) -> Behaviour:
+@dataclass(frozen=True)
+class FromData:
+    """Walks back from given points, drawn with replacement; made by ``from_data``."""
+
+    x: Any
+    reparameterised: bool
+
+    def __call__(self, gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+        """Draw n trajectories."""
+        x = self.x
+        first: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
+        chosen = x[torch.randint(len(x), (n,), device=first.device)]
+        _require_inside(gfn, chosen)
+        if self.reparameterised:
+            return backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(chosen), reparameterised=True)
+        return walk_back(gfn, chosen)
+
+
+def from_data(x: Any, *, reparameterised: bool = False) -> FromData:
     """Walk back from given points of the target's space, drawn with replacement.
 
     Args:
         x: points in the space's own coordinates (what its ``read`` gives).
+        reparameterised: with the pathwise gradient, for ``maximum_likelihood``.
 
     Raises:
         InvalidInput: without points; and, when drawn from, if a point is outside the space.
     """
     if len(x) == 0:
         raise InvalidInput("from_data needs at least one point.")
-
-    def behave(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
-        first: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
-        chosen = x[torch.randint(len(x), (n,), device=first.device)]
-        _require_inside(gfn, chosen)
-        return walk_back(gfn, chosen)
-
-    return behave
+    return FromData(x, reparameterised)
 
 
 def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:

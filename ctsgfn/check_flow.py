@@ -110,6 +110,8 @@ def gradients(gfn: GFlowNet[Any], target: Target[Any], objectives: Sequence[Obje
         label = getattr(objective, "__name__", "objective")
         fresh.zero_grad(set_to_none=True)
         walks = rollout(fresh.space, fresh.forward_kernel, count, reparameterised=objective.reparameterised)
+        if objective.walked_back:
+            walks = backtrack(fresh.space, fresh.backward_kernel, walks.final, reparameterised=True)
         with torch.enable_grad():
             backpropagate(fresh, target, walks, objective, wanted=objective.wanted)
         got = {name for name, p in named.items() if p.grad is not None}

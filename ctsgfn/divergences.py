@@ -143,6 +143,46 @@ def forward_kl_on_data(b: Balance) -> Tensor:
     return _with_gradient(log_weight.mean(), surrogate)
 
 
+@objective(walked_back=True)
+def maximum_likelihood(b: Balance) -> Tensor:
+    r"""Maximum likelihood of data by the evidence bound, both kernels learning by the pathwise gradient.
+
+    .. math::
+        -\log p(x) \;\le\; \mathbb E_{\tau \sim p_B(\cdot | x)}
+            \bigl[\log p_B(\tau | x) - \log p_F(\tau)\bigr]
+
+    averaged over the data: the bound of a variational autoencoder, and of a diffusion model whose noising
+    kernel is learned too. In the mean its gradient is that of ``forward_kl_on_data``; p_B's does not grow
+    noisy with the spread of the log-weights, but it needs steps without choices. The target's log-density at
+    the data is added: constant 0 says that only data are known.
+
+    Args:
+        b: the arrays of trajectories from ``from_data(samples, reparameterised=True)``.
+
+    References:
+        Unifying generative models with GFlowNets and beyond (Zhang et al., 2022), arXiv 2209.02606;
+        Lahlou et al., 2023, arXiv 2301.12594, section 4.5; with a fixed p_B: Denoising diffusion
+        probabilistic models (Ho et al., 2020), arXiv 2006.11239, eq. 3.
+
+    Example:
+        >>> import torch
+        >>> from ctsgfn.behaviours import from_data
+        >>> from ctsgfn.gflownet import GFlowNet
+        >>> from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
+        >>> from ctsgfn.target import as_target
+        >>> from ctsgfn.training import train
+        >>> space = diffusion(1, steps=4)
+        >>> gfn = GFlowNet(space, *diffusion_kernels(space, hidden=8, learned_backward=True))
+        >>> unknown = as_target(lambda x: torch.zeros(len(x)), space.points)
+        >>> data = from_data(1 + 0.5 * torch.randn(500, 1), reparameterised=True)
+        >>> h = train(gfn, unknown, objective=maximum_likelihood, behaviour=data, steps=150, lr=1e-2,
+        ...           batch_size=64, seed=0, progress_bar=False)
+        >>> h.loss[-1] < h.loss[0] - 0.5
+        True
+    """
+    return b.log_weight.mean()
+
+
 @objective()
 def wake_sleep(b: Balance) -> Tensor:
     r"""Each kernel learns by maximum likelihood: p_F by :math:`D(P_B \| P_F)`, p_B by :math:`D(P_F \| P_B)`.

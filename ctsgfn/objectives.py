@@ -32,7 +32,8 @@ class Objective:
     Args:
         loss: ``Balance`` (and named options) -> 0-d tensor.
         wanted: the optional arrays it reads.
-        reparameterised: True when it needs trajectories that carry the pathwise gradient.
+        reparameterised: True when it needs rollouts that carry the pathwise gradient.
+        walked_back: True when it needs walks back from data that carry it.
 
     Example:
         >>> @objective()
@@ -43,12 +44,18 @@ class Objective:
     """
 
     def __init__(
-        self, loss: Callable[..., Tensor], wanted: Wanted | None = None, *, reparameterised: bool = False
+        self,
+        loss: Callable[..., Tensor],
+        wanted: Wanted | None = None,
+        *,
+        reparameterised: bool = False,
+        walked_back: bool = False,
     ) -> None:
         update_wrapper(self, loss)
         self.loss = loss
         self.wanted = Wanted() if wanted is None else wanted
         self.reparameterised = reparameterised
+        self.walked_back = walked_back
 
     def __call__(self, b: Balance, **options: Any) -> Tensor:
         """Value of the loss, 0-d."""
@@ -60,6 +67,7 @@ class Objective:
             update_wrapper(partial(self.loss, **options), self.loss),
             self.wanted,
             reparameterised=self.reparameterised,
+            walked_back=self.walked_back,
         )
 
 
@@ -70,11 +78,13 @@ def objective(
     terminal: bool = False,
     inflow: bool = False,
     reparameterised: bool = False,
+    walked_back: bool = False,
 ) -> Callable[[Callable[..., Tensor]], Objective]:
     """Decorate a loss with what it asks for: see ``Wanted`` and ``Objective``."""
 
     def decorate(loss: Callable[..., Tensor]) -> Objective:
-        return Objective(loss, Wanted(flow, stop, terminal, inflow), reparameterised=reparameterised)
+        wanted = Wanted(flow, stop, terminal, inflow)
+        return Objective(loss, wanted, reparameterised=reparameterised, walked_back=walked_back)
 
     return decorate
 

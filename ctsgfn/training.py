@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ctsgfn.balance import Balance, Wanted, balance
-from ctsgfn.behaviours import Behaviour, Remembers, on_policy, reparameterised
+from ctsgfn.behaviours import Behaviour, FromData, Remembers, on_policy, reparameterised
 from ctsgfn.budget import Budget, Pace
 from ctsgfn.errors import CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite, whole
 from ctsgfn.gflownet import GFlowNet
@@ -121,6 +121,12 @@ def train(
                 "leave behaviour=on_policy, or use the score-function form of the objective."
             )
         behaviour = reparameterised
+    walked_back = isinstance(objective, Objective) and objective.walked_back
+    if walked_back and not (isinstance(behaviour, FromData) and behaviour.reparameterised):
+        raise InvalidInput(
+            "this objective learns from data, by walks back that carry the pathwise gradient: pass "
+            "behaviour=from_data(x, reparameterised=True)."
+        )
     pace = Pace(steps, seconds)
     run = Run(gfn, behaviour, lr, lr_log_z, schedule, pace)
     history = History()

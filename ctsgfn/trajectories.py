@@ -63,9 +63,9 @@ class Trajectories(Generic[S]):
 
     @property
     def pathwise(self) -> bool:
-        """Whether ``log_forward`` carries the pathwise gradient of a reparameterised rollout."""
-        known = self.__dict__["_log_forward"]
-        return isinstance(known, Tensor) and known.requires_grad
+        """Whether the densities carry the pathwise gradient of a reparameterised walk."""
+        known = (self.__dict__["_log_forward"], self.log_backward)
+        return any(isinstance(v, Tensor) and v.requires_grad for v in known)
 
     @property
     def final(self) -> S:

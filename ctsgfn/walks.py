@@ -171,8 +171,13 @@ def _wander(space: Space[S, Any], kernel: Callable[[S], Any], s: S, reparameteri
     )
 
 
-def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectories[S]:
+def backtrack(
+    space: Space[S, Any], kernel: Kernel[S], finals: S, *, reparameterised: bool = False
+) -> Trajectories[S]:
     """Draw trajectories backwards from terminal states to s0 with a backward kernel.
+
+    Without ``reparameterised`` nothing is differentiated; with it the states and densities carry the
+    pathwise gradient (the masses must be forced, and the heads have ``rsample``).
 
     Raises:
         InvalidInput: without terminal states.
@@ -180,7 +185,7 @@ def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectorie
     """
     if len(finals) == 0:
         raise InvalidInput("backtrack needs at least one terminal state.")
-    with torch.no_grad(), held(kernel.modules()):
+    with torch.set_grad_enabled(reparameterised), held(kernel.modules()):
         s, law = finals.like(kernel.anchor), kernel.bind()
         alive = torch.arange(len(s), device=kernel.anchor.device)
         states, owners, densities = [s], [alive], [kernel.anchor.new_zeros(len(s))]
@@ -190,7 +195,7 @@ def backtrack(space: Space[S, Any], kernel: Kernel[S], finals: S) -> Trajectorie
                 break
             if len(go_on) < len(s):
                 s, alive = s[go_on], alive[go_on]
-            s, log_density = law(s).draw_move()
+            s, log_density = law(s).draw_move(reparameterised=reparameterised)
             states.append(s)
             owners.append(alive)
             densities.append(log_density)

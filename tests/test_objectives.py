@@ -18,6 +18,7 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.divergences import (
     forward_kl,
     forward_kl_on_data,
+    maximum_likelihood,
     reverse_kl,
     reverse_kl_score,
     reverse_wake_sleep,
@@ -135,6 +136,24 @@ def test_data_reach_the_target() -> None:
     assert graph.total_variation(gfn.forward_kernel, target) < 0.04
 
 
+def test_likelihood_of_data_learns_both_kernels() -> None:
+    """On R^2, two clusters: the bound comes within 0.1 nats of the entropy, closer than with a fixed p_B."""
+    space = diffusion(2, steps=3, sigma=1.5)
+    data = torch.cat([torch.randn(2000, 2) * 0.3 + 1, torch.randn(2000, 2) * 0.3 - 1])
+    unknown = as_target(lambda x: torch.zeros(len(x)), Lebesgue(2))
+    reached = []
+    for learned in (False, True):
+        gfn = GFlowNet(space, *diffusion_kernels(space, hidden=32, learned_backward=learned))
+        draws = from_data(data, reparameterised=True)
+        history = train(
+            gfn, unknown, objective=maximum_likelihood, behaviour=draws, steps=250, batch_size=128, lr=1e-2,
+            seed=0, progress_bar=False,
+        )  # fmt: skip
+        reached.append(sum(history.loss[-50:]) / 50)
+    entropy = math.log(2) + math.log(2 * math.pi * math.e * 0.3**2)
+    assert entropy - 0.02 < reached[1] < reached[0]
+
+
 # ------------------------------------------------------------------ what they are
 def test_values_by_hand() -> None:
     """Two trajectories, three edges each way of reading them."""
@@ -162,6 +181,7 @@ def test_values_by_hand() -> None:
     expected = (first + edges[2].square()) / 2
     assert subtrajectory_balance(b, lam=lam).item() == pytest.approx(float(expected))
     assert forward_kl_on_data(b).item() == pytest.approx(float(weight.mean()))
+    assert maximum_likelihood(b).item() == pytest.approx(float(weight.mean()))
     assert reverse_kl_score(b).item() == pytest.approx(-float(weight.mean()))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctsgfn.balance import Balance
 from ctsgfn.behaviours import epsilon_uniform, from_data, mixed, on_policy
-from ctsgfn.divergences import reverse_kl
+from ctsgfn.divergences import maximum_likelihood, reverse_kl
 from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
@@ -176,6 +176,18 @@ def test_clipping_bounds_the_step_but_not_the_record() -> None:
 
 
 # ------------------------------------------------------------------ bad input
+@pytest.mark.parametrize("behaviour", [on_policy, from_data(torch.zeros(1, 2))])
+def test_likelihood_of_data_wants_pathwise_walks_from_data(behaviour: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"pass behaviour=from_data\(x, reparameterised=True\)"):
+        run(grid_flow(), 1, objective=maximum_likelihood, behaviour=behaviour)
+
+
+def test_choices_of_a_walk_back_have_no_pathwise_gradient() -> None:
+    data = from_data(torch.tensor([[1, 1]]), reparameterised=True)
+    with pytest.raises(NotImplementedError, match="MaskedCategorical has no reparameterised draw"):
+        run(grid_flow(), 1, objective=maximum_likelihood, behaviour=data)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from numerics import shaken
 from registry import flow
 from torch import Tensor
 
@@ -202,3 +203,21 @@ def test_reparameterised_rollouts_carry_the_pathwise_gradient() -> None:
     assert t.log_forward.requires_grad
     t.final.x.sum().backward()
     assert any(p.grad is not None and bool((p.grad != 0).any()) for p in forward.parameters())
+
+
+def test_reparameterised_walks_back_carry_the_pathwise_gradient() -> None:
+    """Their densities are those of the edges, and differentiate through the states."""
+    from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
+
+    space = diffusion(2, steps=3)
+    _, backward = diffusion_kernels(space, hidden=8, learned_backward=True)
+    backward = shaken(backward)
+    t = backtrack(space, backward, space.write(torch.ones(5, 2).double()), reparameterised=True)
+    assert t.pathwise
+    s, target, _ = t.moves
+    again = torch.nn.functional.pad(backward(target).log_density_to(s).unflatten(0, (5, 3)), (0, 1)).flatten()
+    torch.testing.assert_close(t.log_backward, again)
+    (by_walk,) = torch.autograd.grad(t.log_backward.sum(), backward.heads[0].output.bias, retain_graph=True)
+    (by_edge,) = torch.autograd.grad(again.sum(), backward.heads[0].output.bias)
+    torch.testing.assert_close(by_walk, by_edge)
+    assert bool((by_walk != 0).any())
