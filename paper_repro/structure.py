@@ -17,55 +17,17 @@ draws score. ``weighted`` are errors after importance resampling. DiBS and BCD N
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from experiment import Experiment, Record, main
 from torch import Tensor
 
-from ctsgfn.acyclic import Acyclic
 from ctsgfn.seeding import seeded
-from ctsgfn.targets import LinearGaussianGraphs, linear_gaussian_network
-from ctsgfn.with_parameters import Parameterised, WithParameters
+from ctsgfn.targets import JointGraphs, LinearGaussianGraphs, linear_gaussian_network
 
-STEPS = {3: 1000, 4: 1500, 5: 2500}
+STEPS = {3: 300, 4: 800, 5: 2500}
 DRAWS = 10_000
-
-
-@dataclass(frozen=True)
-class EveryEdge:
-    """A weight for each edge that is there."""
-
-    def __call__(self, graphs: Tensor) -> Tensor:
-        """Adjacencies [B, d, d] -> [B, d^2] bool."""
-        return graphs.flatten(1).bool()
-
-
-class Joint:
-    """Log p(D | theta, G) + log p(theta | G) + log P(G), against counting measure times Lebesgue measure.
-
-    Args:
-        graphs: the data, the variances and the prior.
-    """
-
-    def __init__(self, graphs: LinearGaussianGraphs) -> None:
-        assert graphs.prior == "uniform"
-        self.graphs, self.nodes, self.rows = graphs, graphs.data.shape[1], len(graphs.data)
-        self.measure = WithParameters(Acyclic(self.nodes), self.nodes**2, EveryEdge())
-        x = graphs.data.double()
-        self.gram = x.T @ x
-
-    def log_density(self, x: Parameterised) -> Tensor:
-        """Log r, [B] float64."""
-        noise, spread = self.graphs.noise_variance, self.graphs.weight_variance
-        weight = x.theta.double().unflatten(-1, (self.nodes, self.nodes))
-        residual = torch.eye(self.nodes).to(weight) - weight
-        square = torch.einsum("bij,ik,bkj->b", residual, self.gram.to(weight), residual)
-        edges = x.model.flatten(1).sum(-1)
-        likelihood = square / noise + self.rows * self.nodes * math.log(2 * math.pi * noise)
-        prior = weight.square().sum((1, 2)) / spread + edges * math.log(2 * math.pi * spread)
-        return -0.5 * (likelihood + prior)
 
 
 def marginals(graphs: Tensor, share: Tensor) -> dict[str, Tensor]:
@@ -104,14 +66,14 @@ def one(lab: Experiment, nodes: int, seed: int) -> Record:
     graphs = linear_gaussian_network(nodes, seed=seed)
     steps, draws = (5, 200) if lab.quick else (STEPS[nodes], DRAWS)
     key = f"d = {nodes}, data set {seed}"
-    sampler: Any = lab.fit(key, Joint(graphs), seed=seed, resumes=True, steps=steps)
+    target = JointGraphs(graphs.data)
+    sampler: Any = lab.fit(key, target, seed=seed, resumes=True, steps=steps)
     drawn, again = sampler.sample(draws, seed=seed + 1), sampler.resample(draws, seed=seed + 2)
     every = graphs.measure.all()
     log_p = graphs.log_density(every)
     exact = marginals(every, log_p.softmax(0))
     even = torch.full((draws,), 1 / draws, dtype=torch.float64)
     evidence = sampler.evidence(draws, seed=seed + 3)
-    theta = drawn.theta.cpu().unflatten(-1, (nodes, nodes))
     with seeded(seed + 4):
         ideal = graphs.sample(draws)
         best = surprise(graphs, ideal, graphs.sample_weights(ideal))
@@ -121,7 +83,7 @@ def one(lab: Experiment, nodes: int, seed: int) -> Record:
         "data_set": seed,
         **compared(marginals(drawn.model.cpu(), even), exact),
         "weighted": {name: value for name, value in weighted.items() if name.endswith("rmse")},
-        "surprise": surprise(graphs, drawn.model.cpu(), theta),
+        "surprise": surprise(graphs, drawn.model.cpu(), target.weights(drawn.theta.cpu())),
         "surprise_exact_draws": best,
         "log_z_error": evidence.log_z - float(log_p.logsumexp(0)),
         "log_z_stderr": evidence.stderr,
