@@ -1,9 +1,9 @@
 """Fig. 1b, c of the paper: divergence from the target against trajectories, on the Box.
 
-Lines are geometric means over seeds, bands one geometric standard deviation; dots are the published curves,
-read off by eye (+-5 %). Left and middle: step lengths 0.25 and 0.1, by the paper's metric with its clipped
-reference. Right: other objectives at 0.25 with a learned p_B, by the exact terminating density. Grey: what
-two samples of the target score by the paper's metric.
+Lines are geometric means over seeds, bands one geometric standard deviation; circles are the published
+curves, read off by eye (+-5 %). (a, b) Step lengths 0.25 and 0.1, by the paper's metric with its clipped
+reference; grey: what two samples of the target score by it. (c) Objectives at 0.25 with a learned p_B, by
+the exact terminating density.
 
     python figures/box_curves.py [--quick]
 """
@@ -44,31 +44,44 @@ def main() -> None:
     """Draw."""
     page = Page(__file__, __doc__)
     runs = page.runs("box_curves")
-    figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained", width_ratios=[1, 1, 0.8])
+    figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.6), layout="constrained")
+    floor = runs["floor"]["jsd_clipped"]
     for ax, delta in zip(axes, (0.25, 0.1), strict=False):
         for name, colour in COLOURS.items():
-            line(ax, runs, f"delta {delta:g}, {name}", "jsd_clipped", colour, name)
+            line(ax, runs, f"delta {delta:g}, {name}", "jsd_clipped", colour)
             ax.plot(AT, PUBLISHED[delta][name], "o", ms=4, mfc="none", color=colour)
-        ax.plot([], [], "o", ms=4, mfc="none", color=GREY, label="published")
-        floor = runs["floor"]["jsd_clipped"]
-        ax.axhspan(min(floor), max(floor), color="0.85")
-        ax.set(title=f"step length {delta:g}, metric of the paper")
+        ax.axhspan(min(floor), max(floor), color="0.85", lw=0)
+        ax.set_title(f"({'a' if delta == 0.25 else 'b'}) step length {delta:g}, metric of the paper")
     for name, colour in OTHERS.items():
-        line(axes[2], runs, f"delta 0.25, {name}", "jsd_exact", colour, name.replace(", learned", ""))
-    axes[2].set(title="step 0.25, learned $p_B$, exact metric")
+        line(axes[2], runs, f"delta 0.25, {name}", "jsd_exact", colour)
+    axes[2].set_title("(c) step length 0.25, exact metric")
     for ax in axes:
-        ax.set(yscale="log", xlabel="trajectories (millions)")
-        ax.legend(ncols=2)
+        ax.set(xscale="log", yscale="log", xlabel="trajectories (millions)")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
+    axes[0].sharey(axes[1])
     axes[0].set_ylabel("Jensen-Shannon divergence (nats)")
+    kinds = [plt.Line2D([], [], color=c, label=f"{n} $p_B$") for n, c in COLOURS.items()]
+    kinds.append(plt.Line2D([], [], color=GREY, marker="o", mfc="none", ls="", ms=4, label="published"))
+    kinds.append(plt.Rectangle((0, 0), 1, 1, color="0.85", label="two samples of the target"))
+    figure.legend(handles=kinds, ncols=6, loc="outside lower center", columnspacing=1.2)
+    names = {n: n.replace(", learned", "") for n in OTHERS}
+    lines = [plt.Line2D([], [], color=c, label=names[n]) for n, c in OTHERS.items() if has(runs, n)]
+    axes[2].legend(handles=lines)
     page.save(figure)
 
 
-def line(ax: plt.Axes, runs: dict, name: str, key: str, colour: str, label: str) -> None:
+def has(runs: dict, name: str) -> bool:
+    """Whether there are runs of a setting at step length 0.25."""
+    return any(key.startswith(f"delta 0.25, {name}, seed") for key in runs)
+
+
+def line(ax: plt.Axes, runs: dict, name: str, key: str, colour: str) -> None:
     """Mean and band of the runs of one setting."""
     curves = [run["curve"] for run_name, run in runs.items() if run_name.startswith(f"{name}, seed")]
     if curves:
         x, middle, factor = spread(curves, key)
-        ax.plot(x, middle, color=colour, label=label)
+        ax.plot(x, middle, color=colour)
         ax.fill_between(x, middle / factor, middle * factor, color=colour, alpha=0.2, lw=0)
 
 

@@ -2,7 +2,7 @@ r"""MLE-GFN against DDPM on handwritten digits (Table 4, Fig. C.3), scaled down 
 
 The paper trains on ImageNet-32 for three GPU days. Here: scikit-learn's 1,797 digits of 8 x 8 pixels with
 17 grey levels, 1,437 for training and 360 held out (a fixed shuffle), T = 20 slices instead of 100, and
-networks of 3 x 256 units on the pixels instead of convolutions. So no number here is one of the paper's;
+networks of 2 x 256 units on waves of the pixels (``pixels.py``) instead of convolutions. So no number here is one of the paper's;
 the question is the same one: does it pay to learn p_B?
 
 Grey level v becomes x = (v + u) 2/17 - 1 with u uniform on [0, 1) (dequantisation), so that a density of x
@@ -10,8 +10,8 @@ bounds the probability of v from below. Slices: an Ornstein-Uhlenbeck process of
 to-noise ratios even from -5 to 7, then the data.
 
 - ``MLE-GFN``: p_F and p_B learn means and variances, by ``maximum_likelihood`` (the evidence bound with
-  the pathwise gradient) on whole walks back from data. The published algorithm learns p_B by a penalty of
-  trajectory balance instead; it is not printed in enough detail to be repeated.
+  the pathwise gradient) on whole walks back from data. (Zhang et al., 2022, arXiv 2209.02606, who named it,
+  learn p_B by a penalty of trajectory balance.)
 - ``p_B fixed``: the same with the bridge as p_B.
 - ``DDPM, simple`` and ``DDPM, weighted``: p_B fixed, p_F's variances too, single slices in closed form, even
   weights or those of the bound (``denoising.py``).
@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from denoising import Levels, train_denoiser
 from experiment import Experiment, Record, main
+from pixels import PixelEncoder
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -53,7 +54,7 @@ from ctsgfn.walks import arrivals
 PIXELS, GREYS, TEST = 64, 17, 360
 SLICES, FIRST, LAST = 20, -5.0, 7.0
 """Slices, and log signal-to-noise ratios of the first and of the last one before the data."""
-HIDDEN, LAYERS, BATCH, UPDATES, LR, SCALE = 256, 3, 32, 3000, 2e-3, 0.25
+HIDDEN, LAYERS, BATCH, UPDATES, LR, SCALE = 256, 2, 32, 3000, 2e-3, 0.25
 METHODS = ("MLE-GFN", "p_B fixed", "DDPM, simple", "DDPM, weighted")
 
 
@@ -97,16 +98,14 @@ def build(method: str) -> tuple[GFlowNet[Slice], Levels]:
     waves = time_waves(torch.arange(SLICES + 1) / SLICES)
     pace = torch.cat([torch.tensor([1.0 if likelihood else 0.0]), levels.pace[1:]])[:, None]
 
-    def encoder(hidden: int, layers: int) -> SlicedEncoder:
-        return SlicedEncoder(PIXELS, waves, SCALE, hidden, layers)
-
     bound = 2.0 if likelihood else None
-    ahead = GaussianStep(PIXELS, HIDDEN, pace=lambda s: pace[s.step], log_variance_bound=bound)
-    forward = Kernel(space.kappa, encoder(HIDDEN, LAYERS), [ahead])
+    encoder = PixelEncoder(PIXELS, waves, HIDDEN, LAYERS)
+    ahead = GaussianStep(PIXELS, encoder.width, pace=lambda s: pace[s.step], log_variance_bound=bound)
+    forward = Kernel(space.kappa, encoder, [ahead])
     backward = diffuse(space.kappa_b)
     if method == "MLE-GFN":
         back = GaussianStep(PIXELS, HIDDEN // 2, log_variance_bound=bound)
-        backward = Kernel(space.kappa_b, encoder(HIDDEN // 2, LAYERS - 1), [back])
+        backward = Kernel(space.kappa_b, SlicedEncoder(PIXELS, waves, SCALE, HIDDEN // 2), [back])
     return GFlowNet(space, forward, backward), levels
 
 
