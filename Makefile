@@ -75,8 +75,8 @@ bench: $(STAMP) ## every benchmark (an hour or two); results under benchmarks/re
 	$(BIN)/python benchmarks/table.py
 
 # In the order of the paper; each reads nothing but its own results, and the figures nothing else.
-PAPER := box_curves box_failures torus molecule control structure vi
-FIGURES := box_curves box_densities box_failures torus molecule control vi
+PAPER := box_curves box_failures torus molecule control structure structure_dibs digits vi
+FIGURES := box_curves box_densities box_failures torus molecule control structure digits vi
 
 paper: $(STAMP) ## the paper's experiments (half a day on one core; resumes), figures and table
 	@for name in $(PAPER); do $(BIN)/python paper_repro/$$name.py || exit 1; done

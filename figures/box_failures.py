@@ -18,9 +18,9 @@ from matplotlib.patches import Arc
 from style import BLUE, INK, VERMILION, Page
 
 TITLES = {
-    "none, seed 0": "nothing broken",
-    "no jacobian, seed 0": "Jacobians forgotten",
-    "unreachable, seed 0": "states unreachable",
+    "none, seed 0": "(a) nothing broken",
+    "no jacobian, seed 0": "(b) Jacobians forgotten",
+    "unreachable, seed 0": "(c) states unreachable",
 }
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Draw."""
     page = Page(__file__, __doc__)
     runs, arrays = page.runs("box_failures"), page.arrays("box_failures")
-    figure, axes = plt.subplots(1, 4, figsize=(10.0, 3.3), layout="constrained", width_ratios=[1, 1, 1, 1.1])
+    figure, axes = plt.subplots(1, 4, figsize=(10.0, 3.3), layout="constrained", width_ratios=[1, 1, 1, 1])
     for ax, (key, title) in zip(axes, TITLES.items(), strict=False):
         run = runs[key]
         drawn = ax.imshow(
@@ -48,9 +48,13 @@ def main() -> None:
         )
     ax.axvline(10, color=INK, lw=0.8, ls=":", label="horizon")
     ax.set(
-        yscale="log", ylim=(4e-4, 1.3), title="stopping not enforced", ylabel="fraction of walks under way"
+        yscale="log",
+        ylim=(4e-4, 1.3),
+        title="(d) stopping not enforced",
+        ylabel="fraction of walks under way",
     )
     ax.set_xlabel(f"steps\n{failures(runs[key])}")
+    ax.set_box_aspect(1)
     ax.legend()
     page.save(figure)
 

@@ -1,7 +1,7 @@
 """GFlowNets beside variational inference on a 16 x 16 hypergrid.
 
-Left, middle: exact total variation between the terminating law and the target, on- and off-policy
-(geometric mean of the seeds, bands one geometric standard deviation). Right: variance of estimators of one
+(a, b) Exact total variation between the terminating law and the target, on- and off-policy
+(geometric mean of the seeds, bands one geometric standard deviation). (c) Variance of estimators of one
 gradient, that of D(P_F | P_B), over its squared norm, along a run of trajectory balance.
 
     python figures/vi.py [--quick]
@@ -42,9 +42,13 @@ def main() -> None:
                 x, middle, factor = spread(curves, "tv")
                 ax.plot(x, middle, color=colour, label=name)
                 ax.fill_between(x, middle / factor, middle * factor, color=colour, alpha=0.2, lw=0)
-        ax.set(yscale="log", xlabel="trajectories (millions)", title=policy)
+        ax.set(
+            yscale="log",
+            xlabel="trajectories (millions)",
+            title=f"({'a' if policy == 'on-policy' else 'b'}) {policy}",
+        )
     axes[0].sharey(axes[1])
-    axes[0].set_ylabel("total variation, exact")
+    axes[0].set_ylabel("total variation to the target, exact")
     axes[0].legend()
     curves = [run["curve"] for key, run in runs.items() if key.startswith("gradients")]
     for name, (colour, style) in ESTIMATORS.items():
@@ -53,7 +57,7 @@ def main() -> None:
         axes[2].plot(x, np.exp(logs.mean(0)), style, ms=4, color=colour, label=name)
     axes[2].set(
         yscale="log", xlabel="updates of trajectory balance", ylabel="variance / squared mean gradient",
-        title="estimators of one gradient (batch of 64)",
+        title="(c) estimators of one gradient, batch of 64",
     )  # fmt: skip
     axes[2].legend()
     page.save(figure)

@@ -2,8 +2,8 @@ r"""MLE-GFN against DDPM on handwritten digits (Table 4, Fig. C.3), scaled down 
 
 The paper trains on ImageNet-32 for three GPU days. Here: scikit-learn's 1,797 digits of 8 x 8 pixels with
 17 grey levels, 1,437 for training and 360 held out (a fixed shuffle), T = 20 slices instead of 100, and
-networks of 2 x 256 units on waves of the pixels (``pixels.py``) instead of convolutions. So no number here is one of the paper's;
-the question is the same one: does it pay to learn p_B?
+networks of 2 x 256 units on waves of the pixels (``pixels.py``) instead of convolutions. So no number here
+is one of the paper's; the question is the same one: does it pay to learn p_B?
 
 Grey level v becomes x = (v + u) 2/17 - 1 with u uniform on [0, 1) (dequantisation), so that a density of x
 bounds the probability of v from below. Slices: an Ornstein-Uhlenbeck process of variance 1 with log signal-
