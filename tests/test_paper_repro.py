@@ -97,3 +97,42 @@ def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPat
         exact = (weight * f(truth)).sum()
         draws = f(x.double())
         assert abs(draws.mean() - exact) < 4.9 * draws.std() / len(draws) ** 0.5 + 1e-4
+
+
+def test_ddpm_predicts_the_step_that_the_bridge_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of walks back from one point have the closed mean given both ends (z below 4.9)."""
+    from ctsgfn.diffuse import diffuse
+    from ctsgfn.kernels.spaces.diffusion import ornstein_uhlenbeck
+    from ctsgfn.walks import backtrack
+
+    monkeypatch.syspath_prepend(str(PAPER))
+    denoising = script(PAPER / "denoising.py")
+    space, n, data = ornstein_uhlenbeck(1, steps=5), 4000, torch.tensor([[0.8]])
+    step = space.kappa.branches[0]
+    levels = denoising.Levels.of(step.grid)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        walks = backtrack(space, diffuse(space.kappa_b), space.write(data.expand(n, 1)))
+    s, t, _ = walks.moves
+    taken = step.pull(s, t)[:, 0]
+    for k in range(1, 5):
+        rows = s.step == k
+        carried, noise, decay, pace = (v[k] for v in vars(levels).values())
+        x = s.x[rows, 0]
+        epsilon = (x - carried * data[0, 0]) / noise
+        rest = taken[rows] - pace * (noise * x - epsilon) / decay
+        for moment in (rest, rest * x):
+            assert abs(moment.mean()) < 4.9 * moment.std() / n**0.5 + 1e-5  # the last step is certain
+        assert abs(epsilon.mean()) < 4.9 / n**0.5
+        assert abs(epsilon.std() - 1) < 4.9 / (2 * n) ** 0.5
+
+
+def test_digits_are_found_again_and_distances_are_zero_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PAPER))
+    digits = script(PAPER / "digits.py")
+    train, test = digits.images()
+    assert len(train) + len(test) == 1797
+    assert torch.equal(digits.quantised(digits.dequantised(test)), test)
+    assert abs(digits.frechet(train, train)) < 1e-6
+    assert digits.frechet(train, test) == pytest.approx(0.12, abs=0.02)
+    assert digits.frechet(train, test + 1) > digits.frechet(train, test)
