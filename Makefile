@@ -82,6 +82,7 @@ paper: $(STAMP) ## the paper's experiments (half a day on one core; resumes), fi
 	@for name in $(PAPER); do $(BIN)/python paper_repro/$$name.py || exit 1; done
 	@for name in $(FIGURES); do $(BIN)/python figures/$$name.py || exit 1; done
 	@$(BIN)/python paper_repro/table.py
+	@$(BIN)/python paper_repro/orderings.py
 
 paper-quick: $(STAMP) ## all of that in a tiny form, for CI, into build/paper_quick
 	@for name in $(PAPER); do $(BIN)/python paper_repro/$$name.py --quick || exit 1; done

@@ -22,11 +22,14 @@ def listed(variable: str) -> list[str]:
     return found[1].split()
 
 
-def test_readme_has_the_table_of_the_results() -> None:
-    table = script(PAPER / "table.py")
+@pytest.mark.parametrize("name", ["table", "orderings"])
+def test_readme_has_the_blocks_of_the_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PAPER))
+    block = script(PAPER / f"{name}.py")
     text = (PAPER / "README.md").read_text()
-    start, end = text.index(table.BEGIN) + len(table.BEGIN), text.index(table.END)
-    assert text[start:end] == table.table(), "run python paper_repro/table.py"
+    start, end = text.index(block.BEGIN) + len(block.BEGIN), text.index(block.END)
+    made = block.table() if name == "table" else block.block()
+    assert text[start:end] == made, f"run python paper_repro/{name}.py"
 
 
 def test_every_experiment_is_made_by_make() -> None:
