@@ -211,6 +211,50 @@ def joint_graphs() -> Iterator[Row]:
             "student_graphs.py",
         )
 
+    if (HERE / "network_graphs.json").exists():
+        rows = read("network_graphs")["rows"]
+        gains = [row["network"] - row["line"] for row in rows]
+        ess = [row["network_ess"] for row in rows]
+        yield (
+            f"Graphs with networks of two hidden units as mechanisms, {len(rows)} data sets to predict",
+            f"predictive density {min(gains):+.2f} to {max(gains):+.2f} nats a row above lines; ESS "
+            f"{min(ess):.1%} to {max(ess):.1%}: "
+            f"{sum(not row['network_reliable'] for row in rows)} of {len(rows)} warned; "
+            f"{worst(rows, 'network_cpu_seconds'):.0f} CPU s",
+            "network_graphs.py",
+        )
+
+
+def dibs() -> Iterator[Row]:
+    """Graphs of 20 nodes beside DiBS and Markov chains."""
+    if not (HERE / "dibs_graphs.json").exists():
+        return
+    rows = read("dibs_graphs")["rows"]
+    named = {
+        "flow": "`fit_graph`, weighted draws",
+        "flow, plain": "its plain draws",
+        "chain": "plain Markov chains",
+        "dibs": "DiBS",
+        "dibs+": "DiBS+",
+    }
+    each = []
+    for name, said in named.items():
+        runs = [row[name] for row in rows if name in row]
+        if runs:
+            shd, area, nll, seconds = (
+                sum(run[key] for run in runs) / len(runs)
+                for key in ("expected_shd", "auroc", "expected_nll", "cpu_seconds")
+            )
+            each.append(
+                f"{said} {shd:.1f}, {area:.3f}, {nll:.2f} ({len(runs)} data sets, {seconds:.0f} CPU s)"
+            )
+    yield (
+        "Linear Gaussian networks of 20 nodes, 40 expected edges, N = 100: expected SHD, AUROC, held-out "
+        "negative log-likelihood of a row",
+        "; ".join(each),
+        "dibs_graphs.py",
+    )
+
 
 def graph_sizes() -> Iterator[Row]:
     """Graphs of more nodes, beside the dynamic programme and Markov chains."""
@@ -383,6 +427,7 @@ def table() -> str:
             peers,
             graphs,
             graph_sizes,
+            dibs,
             sachs,
             joint_graphs,
             models,

@@ -19,6 +19,7 @@ from ctsgfn.behaviours import (
     from_data,
     mixed,
     on_policy,
+    there_and_back,
     walk_back,
 )
 from ctsgfn.budget import Budget, seconds
@@ -78,8 +79,9 @@ def fit(
     steps are learned after a mixture, and ``sampler.notes`` says why. Above 250 dimensions the normals of
     the best evidence bound are all that is tried (``ctsgfn.variational``), and none of them is trained
     further. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
-    spaces of their own; on acyclic graphs, half of the walks that are learned from lead back from graphs
-    that short Markov chains found.
+    spaces of their own. Half of the walks that are learned from lead, on acyclic graphs, back from graphs
+    that short Markov chains found; on other structures, once they have been explored, back from the flow's
+    own draws (``behaviours.there_and_back``).
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
@@ -180,7 +182,7 @@ def fit(
             elif name in GROWN:
                 built = Built(sampler.gfn, sampler.target) if first is None else first
                 explored, training = _explored(built, training)
-                behaviour = on_policy
+                behaviour = mixed(on_policy, there_and_back, 0.5)
                 if explored.interrupted:
                     sampler.history = explored
                     return sampler

@@ -29,7 +29,7 @@ from ctsgfn.measures import Counting, Haar, Lebesgue, Product, coordinates
 from ctsgfn.moves import Step
 from ctsgfn.states import Jump
 from ctsgfn.trajectories import Trajectories
-from ctsgfn.walks import backtrack, rollout
+from ctsgfn.walks import arrivals, backtrack, rollout
 
 
 class Behaviour(Protocol):
@@ -233,6 +233,15 @@ def from_data(x: Any, *, reparameterised: bool = False) -> FromData:
     if len(x) == 0:
         raise InvalidInput("from_data needs at least one point.")
     return FromData(x, reparameterised)
+
+
+def there_and_back(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
+    """Draw points from the flow, and walk back from them.
+
+    Where many trajectories lead to a point, a learned backward kernel may believe in some that the forward
+    kernel never takes: no draw of the flow says so, and its weights lack their share of Z. These walks do.
+    """
+    return walk_back(gfn, gfn.space.read(arrivals(gfn.space, gfn.forward_kernel, n)))
 
 
 def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:

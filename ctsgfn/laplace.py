@@ -8,8 +8,11 @@ mean and the covariance are then moved to where a normal law is at rest under it
     \mu \leftarrow \mu + C\, E_{N(\mu, C)}[\nabla \log r(\theta)],
 
 with expectations by the 2k cubature points :math:`\mu \pm \sqrt k\, C^{1/2} e_i`; so tails and kinks count
-at the width of the posterior and not at one point. The evidence is estimated by the lower bound
-:math:`E[\log r - \log N]` over the same points. All of it is exact where log r is quadratic in theta.
+at the width of the posterior and not at one point. The evidence is estimated by importance weights,
+
+.. math:: \log \frac1K \sum_{k=1}^K \frac{r(\theta_k)}{N(\theta_k; \mu, C)},
+
+on the same standardised draws for every model. All of it is exact where log r is quadratic in theta.
 
 References:
     Cubature Kalman filters (Arasaratnam and Haykin, 2009), IEEE Trans. Automatic Control 54, eq. 17; The
@@ -203,7 +206,7 @@ def normals(density: Density, live: Tensor) -> Normals:
     noise = torch.cat([noise, -noise])
     weight = _log_weights(density, fit, live, noise)
     ess = (2 * weight.logsumexp(0) - (2 * weight).logsumexp(0)).exp() / len(noise)
-    fit = fit._replace(share=torch.where(ess > EXACT, 0.0, SHARE))
+    fit = fit._replace(log_evidence=_mean(weight), share=torch.where(ess > EXACT, 0.0, SHARE))
     poor = (~(ess > POOR)).nonzero().squeeze(-1)
     if len(poor):
         some = Normals(*(v[poor] for v in fit))
@@ -261,6 +264,11 @@ def _log_weights(density: Density, fit: Normals, live: Tensor, noise: Tensor) ->
     return value + ((log_scale + 0.5 * math.log(2 * math.pi)) * live).sum(-1) + 0.5 * z.square().sum(-1)
 
 
+def _mean(log_weight: Tensor) -> Tensor:
+    """Logarithm of the mean of weights [K, R], over K."""
+    return log_weight.logsumexp(0) - math.log(len(log_weight))
+
+
 def _ascend(density: Density, fit: Normals, live: Tensor, generator: torch.Generator) -> Normals:
     """Adam on the lower bound, from the best of some narrower normals."""
     count, m = live.shape
@@ -294,8 +302,7 @@ def _ascend(density: Density, fit: Normals, live: Tensor, generator: torch.Gener
             optimiser.step()
             schedule.step()
     found = Normals(*(v.detach() for v in moved()))
-    bound = _log_weights(density, found, live, common).mean(0)
-    return found._replace(log_evidence=bound)
+    return found._replace(log_evidence=_mean(_log_weights(density, found, live, common)))
 
 
 def _climb(density: Density, theta: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:

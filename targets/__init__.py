@@ -14,11 +14,13 @@ from ctsgfn.targets.linear_gaussian import LinearGaussian, linear_gaussian_toy
 from ctsgfn.targets.linear_gaussian_graphs import LinearGaussianGraphs, linear_gaussian_network
 from ctsgfn.targets.log_gaussian_cox import LogGaussianCox, log_gaussian_cox
 from ctsgfn.targets.many_well import ManyWell
-from ctsgfn.targets.mechanisms import HiddenLayer, Linear
+from ctsgfn.targets.mechanisms import Affine, HiddenLayer, Linear
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
-from ctsgfn.targets.noises import LaplaceNoise, NormalNoise, StudentNoise
+from ctsgfn.targets.noises import BinaryNodes, LaplaceNoise, NormalNoise, StudentNoise
 from ctsgfn.targets.normal_mixtures import NormalMixtures, galaxies
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
+from ctsgfn.targets.random_networks import RandomNetwork, random_network
+from ctsgfn.targets.random_rows import RandomRows
 from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
 from ctsgfn.targets.spike_and_slab import GPrior, NormalSlab, SpikeAndSlab, correlated_regression
@@ -26,10 +28,12 @@ from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
 
 __all__ = [
+    "Affine",
     "BGeGraphs",
     "Banana",
     "Bernoulli",
     "BetaBinomial",
+    "BinaryNodes",
     "FourSquares",
     "Funnel",
     "GPrior",
@@ -53,6 +57,8 @@ __all__ = [
     "PoissonChangePoints",
     "PoissonSelection",
     "PoissonSize",
+    "RandomNetwork",
+    "RandomRows",
     "Ring",
     "RobustSelection",
     "SpikeAndSlab",
@@ -70,5 +76,6 @@ __all__ = [
     "linear_gaussian_toy",
     "log_gaussian_cox",
     "nine_gaussians",
+    "random_network",
     "twenty_five_gaussians",
 ]

@@ -3,7 +3,7 @@ r"""Which causal network made the data, and with which parameters: the joint pos
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ctsgfn.acyclic import Acyclic
 from ctsgfn.errors import InvalidInput
 from ctsgfn.targets.mechanisms import Linear, Mechanism
-from ctsgfn.targets.noises import Noise, NormalNoise
+from ctsgfn.targets.noises import NodeLaw, NormalNoise
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
 
@@ -30,7 +30,7 @@ class NetworkParameters:
     """
 
     mechanism: Mechanism
-    noise: Noise
+    noise: NodeLaw
 
     def __call__(self, x: Tensor) -> Tensor:
         """Live parameters [B, d m] of adjacencies [B, d, d]."""
@@ -49,7 +49,7 @@ class JointGraphs:
 
     .. math::
         \log r(G, \theta) = \log P(G) + \sum_j \Bigl[\log p(\theta_j)
-            + \sum_n \log p\bigl(x_{nj} - f(x_{n P_j}; \theta_j)\bigr)\Bigr]
+            + \sum_n \log p\bigl(x_{nj} \mid f(x_{n P_j}; \theta_j)\bigr)\Bigr]
 
     with normal priors: of variance ``weight_variance`` on the parameters of the mechanism, and standard on
     that of the noise. Theta holds the m parameters of node 0, then those of node 1, and so on. Rows in which
@@ -58,12 +58,14 @@ class JointGraphs:
 
     Args:
         data: [N, d].
-        mechanism: ``Linear`` or ``HiddenLayer``.
-        noise: ``NormalNoise``, ``StudentNoise`` or ``LaplaceNoise``.
+        mechanism: ``Linear``, ``Affine`` (with an intercept) or ``HiddenLayer``.
+        noise: ``NormalNoise``, ``StudentNoise`` or ``LaplaceNoise``; or ``BinaryNodes``, where the mechanism
+            is the log-odds of a node.
         weight_variance: prior variance of the parameters of the mechanism.
         edges_per_node: expected edges per node of an Erdos-Renyi prior; None for the uniform prior.
         interventions: [N, d] bool, which values were set; None for none.
         graphs: those that the prior allows, with constraints; None for all acyclic graphs.
+        row_weight: power of the likelihood, how often each row counts; see ``subset``.
 
     Raises:
         InvalidInput: when a size, a variance or the prior makes no sense.
@@ -82,11 +84,12 @@ class JointGraphs:
 
     data: Tensor
     mechanism: Mechanism = Linear()  # noqa: RUF009
-    noise: Noise = NormalNoise(math.sqrt(0.1))  # noqa: RUF009
+    noise: NodeLaw = NormalNoise(math.sqrt(0.1))  # noqa: RUF009
     weight_variance: float = 1.0
     edges_per_node: float | None = None
     interventions: Tensor | None = None
     graphs: Acyclic | None = None
+    row_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or self.data.shape[1] < 2:
@@ -94,6 +97,13 @@ class JointGraphs:
         if not bool(self.data.isfinite().all()):
             row = int((~self.data.isfinite().all(-1)).nonzero()[0])
             raise InvalidInput(f"row {row} of the data is not finite: leave such rows out, or fill them in.")
+        wrong = (~self.noise.possible(self.data)).nonzero()
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise InvalidInput(
+                f"the data are {float(self.data[row, column]):g} at row {row}, column {column}, which "
+                f"{type(self.noise).__name__} rules out: encode them (0 and 1), or use a noise."
+            )
         if not self.weight_variance > 0:
             raise InvalidInput(f"weight_variance must be positive, got {self.weight_variance}.")
         if self.edges_per_node is not None and not 0 < self.edges_per_node < (self.blocks - 1) / 2:
@@ -140,15 +150,27 @@ class JointGraphs:
         each = self._log_rows(self.data, block, part, theta)
         if self.interventions is not None:
             each = each * ~self.interventions.to(each.device).T[block]
-        return each.sum(-1) + self._log_prior(part, theta)
+        return self.row_weight * each.sum(-1) + self._log_prior(part, theta)
 
     def log_likelihood(self, x: Parameterised, data: Tensor) -> Tensor:
         """Log-density [B, N'] of each row of other data [N', d], given graphs and parameters."""
         each = self._log_rows(data, *self._nodes(x))
         return each.reshape(len(x), self.blocks, len(data)).sum(1)
 
+    def subset(self, rows: Tensor) -> JointGraphs:
+        r"""The target on some of the rows, which stand for all: log-likelihoods times N over their number.
+
+        For rows drawn evenly, log r is estimated without bias at every point.
+
+        Args:
+            rows: which, [n] long.
+        """
+        interventions = None if self.interventions is None else self.interventions[rows]
+        weight = self.row_weight * len(self.data) / len(rows)
+        return replace(self, data=self.data[rows], interventions=interventions, row_weight=weight)
+
     def weights(self, theta: Tensor) -> Tensor:
-        """Weights [B, d, d] of linear mechanisms, (i, j) that of i -> j; 0 where there is no edge.
+        """Weights [B, d, d] of linear or affine mechanisms, (i, j) that of i -> j; 0 where no edge is.
 
         Raises:
             InvalidInput: for other mechanisms.
@@ -168,8 +190,8 @@ class JointGraphs:
         """Log-density [R, N] of a node in each row of data, given its parents."""
         data = data.to(theta)
         split = self.mechanism.size(self.blocks)
-        residual = data.T[block] - self.mechanism.mean(data, part, theta[:, :split])
-        return self.noise.log_prob(residual, theta[:, split:])
+        mean = self.mechanism.mean(data, part, theta[:, :split])
+        return self.noise.log_prob(data.T[block], mean, theta[:, split:])
 
     def _log_prior(self, part: Tensor, theta: Tensor) -> Tensor:
         """Log-prior [R] of parameters and parents."""

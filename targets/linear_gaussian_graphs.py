@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.targets.gram_graphs import GramGraphs
+from ctsgfn.targets.random_networks import random_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def linear_gaussian_network(
     noise_variance: float = 0.1,
     seed: int = 0,
 ) -> LinearGaussianGraphs:
-    """The posterior of a simulated network: Erdos-Renyi graph, standard normal weights, normal noise.
+    """The posterior of a ``random_network``: Erdos-Renyi graph, standard normal weights, normal noise.
 
     Args:
         nodes: d.
@@ -108,13 +109,7 @@ def linear_gaussian_network(
         >>> tuple(target.data.shape), round(float(target.edge_probabilities().sum()), 1) > 0
         ((100, 4), True)
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(nodes, generator=generator)
-    p = min(1.0, 2 * edges_per_node / (nodes - 1))
-    there = (torch.rand(nodes, nodes, generator=generator) < p).triu(1)
-    weight = torch.randn(nodes, nodes, generator=generator, dtype=torch.float64) * there
-    x = torch.zeros(rows, nodes, dtype=torch.float64)
-    for k in range(nodes):
-        noise = torch.randn(rows, generator=generator, dtype=torch.float64) * math.sqrt(noise_variance)
-        x[:, order[k]] = x[:, order] @ weight[:, k] + noise
-    return LinearGaussianGraphs(x, noise_variance=noise_variance)
+    network = random_network(
+        nodes, rows, edges_per_node=edges_per_node, noise_variance=noise_variance, seed=seed
+    )
+    return LinearGaussianGraphs(network.data, noise_variance=noise_variance)

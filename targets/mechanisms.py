@@ -52,6 +52,29 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Affine(Linear):
+    r"""Linear in the parents with an intercept: :math:`b + \sum_{i \in P} w_i x_i`; theta is w, then b.
+
+    Example:
+        >>> parents, theta = torch.tensor([[False, True]]), torch.tensor([[0.0, 2.0, 1.0]])
+        >>> Affine().live(parents).tolist(), Affine().mean(torch.ones(1, 2), parents, theta).tolist()
+        ([[False, True, True]], [[3.0]])
+    """
+
+    def size(self, nodes: int) -> int:
+        """One weight for each node, and one number."""
+        return nodes + 1
+
+    def live(self, parents: Tensor) -> Tensor:
+        """The weights of the parents, and the intercept."""
+        return torch.nn.functional.pad(parents.bool(), (0, 1), value=True)
+
+    def mean(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
+        """Weighted sum of the parents, and the intercept."""
+        return super().mean(data, parents, theta[:, :-1]) + theta[:, -1:]
+
+
+@dataclass(frozen=True)
 class HiddenLayer:
     r"""A network of one hidden layer, without the copies of itself that make its posterior repeat.
 

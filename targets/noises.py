@@ -1,6 +1,7 @@
-r"""Noise of causal networks: laws of what a mechanism does not explain, of known or unknown scale.
+r"""Laws of the nodes of causal networks, given what their mechanisms say of them.
 
-Where the scale is unknown it is a parameter of every node, :math:`e^{c + s z}` with z standard normal.
+Most are noise: what a mechanism does not explain, of known or unknown scale. Where the scale is unknown it is
+a parameter of every node, :math:`e^{c + s z}` with z standard normal.
 """
 
 from __future__ import annotations
@@ -8,16 +9,32 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from ctsgfn.errors import InvalidInput
 
 
+class NodeLaw(Protocol):
+    """Law of a node given the value of its mechanism. Frozen and comparable, as a mechanism is."""
+
+    @property
+    def size(self) -> int:
+        """Parameters of a node, standard normal a priori."""
+
+    def log_prob(self, value: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
+        """Log-density [R, N] of values at the mechanism's [R, N], with parameters [R, size]."""
+
+    def possible(self, data: Tensor) -> Tensor:
+        """Which of the data [N, d] the law does not rule out, bool."""
+
+
 @dataclass(frozen=True)
 class Noise(ABC):
-    """A law with a scale.
+    """The value of the mechanism plus noise with a scale.
 
     Args:
         scale: known, the same at each node; None for an unknown one at each.
@@ -41,8 +58,13 @@ class Noise(ABC):
         """Parameters of a node: 1 where the scale is unknown."""
         return int(self.scale is None)
 
-    def log_prob(self, residual: Tensor, theta: Tensor) -> Tensor:
-        """Log-density [R, N] of residuals [R, N], with parameters [R, size]."""
+    def possible(self, data: Tensor) -> Tensor:
+        """Any number is."""
+        return torch.ones_like(data, dtype=torch.bool)
+
+    def log_prob(self, value: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
+        """Log-density [R, N] of values around means [R, N], with parameters [R, size]."""
+        residual = value - mean
         if self.scale is not None:
             return self.standard(residual / self.scale) - math.log(self.scale)
         log_scale = self.log_centre + self.log_spread * theta
@@ -62,7 +84,7 @@ class NormalNoise(Noise):
     """Normal; the scale is the standard deviation.
 
     Example:
-        >>> round(NormalNoise(1.0).log_prob(torch.zeros(1, 1), torch.zeros(1, 0)).item(), 4)
+        >>> round(NormalNoise(1.0).log_prob(torch.ones(1, 1), torch.ones(1, 1), torch.zeros(1, 0)).item(), 4)
         -0.9189
     """
 
@@ -120,3 +142,31 @@ class LaplaceNoise(Noise):
         """Exponential draws of either sign."""
         u = torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
         return -u.sign() * (-2 * u.abs()).log1p()
+
+
+@dataclass(frozen=True)
+class BinaryNodes:
+    r"""Nodes that are 0 or 1: the mechanism is the log-odds of 1.
+
+    .. math:: P(x_j = 1 \mid x_P) = 1 / (1 + e^{-f(x_P)})
+
+    With ``Affine`` mechanisms a node without parents has an intercept too.
+
+    Example:
+        >>> BinaryNodes().log_prob(torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 0)).exp().item()
+        0.5
+    """
+
+    @property
+    def size(self) -> int:
+        """No parameter of its own."""
+        return 0
+
+    def possible(self, data: Tensor) -> Tensor:
+        """0 and 1 are."""
+        return (data == 0) | (data == 1)
+
+    def log_prob(self, value: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
+        """Log-probability [R, N] of values at log-odds [R, N]."""
+        del theta
+        return logsigmoid((2 * value - 1) * mean)

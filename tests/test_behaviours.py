@@ -22,22 +22,29 @@ from ctsgfn.behaviours import (
     mixed,
     on_policy,
     reparameterised,
+    there_and_back,
     walk_back,
 )
 from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
+from ctsgfn.importance import Importance
 from ctsgfn.kernel import Head, Kernel
+from ctsgfn.kernels.default import default_kernels
+from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.gaussian import widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.tempered import Tempered, tempered
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
+from ctsgfn.kernels.spaces.finite import finite
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import MLP, FeatureEncoder, NoContext
+from ctsgfn.objectives import log_partition_variance
 from ctsgfn.replay import Replay
 from ctsgfn.target import as_target
+from ctsgfn.training import train
 from ctsgfn.trajectories import Trajectories
 
 HOT = 2.0
@@ -56,6 +63,7 @@ def on(name: str) -> dict[str, Behaviour]:
         "epsilon_uniform": epsilon_uniform(0.3),
         "epsilon_choices": epsilon_choices(0.3),
         "guided": guided(lambda gfn: diffuse(gfn.space.kappa).double(), 0.6),
+        "there_and_back": there_and_back,
     }
     if name != "torus":
         found["tempered"] = guided(lambda gfn: tempered(gfn.forward_kernel, HOT))
@@ -94,7 +102,8 @@ def test_observations_are_those_of_the_flow(space: str, behaviour: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "behaviour", ["on_policy", "epsilon_uniform", "epsilon_choices", "guided", "tempered", "widened"]
+    "behaviour",
+    ["on_policy", "epsilon_uniform", "epsilon_choices", "guided", "tempered", "widened", "there_and_back"],
 )
 def test_only_the_flow_itself_owns_its_draws(behaviour: str) -> None:
     """ESS and the evidence bound are computed of the rows that ``own`` marks."""
@@ -209,6 +218,33 @@ def test_data_are_drawn_evenly_and_walked_back() -> None:
     hits = (t.final.cell[:, None] == data).all(-1).double()
     assert torch.equal(hits.sum(-1), torch.ones(4000).double())
     assert float(z_scores(hits, 0.25).abs().max()) < 5
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "missing"),
+    [(on_policy, True), (mixed(on_policy, there_and_back, 0.5), False)],
+    ids=["on_policy", "half_there_and_back"],
+)
+def test_orders_never_taken_are_found_by_walking_back(behaviour: Behaviour, missing: bool) -> None:
+    """Two ways to one point: forwards one of them is taken, backwards both are believed in evenly.
+
+    The flow's own draws all have the weight 1 / 2 of an evidence of 1, and nothing to learn from.
+    """
+    space = finite([(0, 1), (0, 2), (1, 3), (2, 3)], terminal=[3])
+    torch.manual_seed(0)
+    gfn = GFlowNet(space, *default_kernels(space, hidden=8)).double()
+    head = gfn.forward_kernel.heads[0]
+    assert isinstance(head, Categorical)
+    with torch.no_grad():
+        head.logits.bias[1] += 12.0
+    target = as_target(lambda x: torch.zeros(len(x), dtype=torch.float64), space.points)
+    train(
+        gfn, target, steps=300, batch_size=32, lr=3e-2, objective=log_partition_variance, behaviour=behaviour,
+        seed=0, progress_bar=False,
+    )  # fmt: skip
+    log_weight = Importance(gfn, target).weigh(64)[1].median()
+    assert (abs(float(log_weight)) > 0.6) == missing
+    assert missing or abs(float(log_weight)) < 0.02
 
 
 @pytest.mark.parametrize(

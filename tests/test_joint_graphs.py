@@ -32,12 +32,15 @@ from ctsgfn.laplace import Laplace
 from ctsgfn.objectives import detailed_balance, log_partition_variance
 from ctsgfn.states import Jump
 from ctsgfn.targets import (
+    Affine,
+    BinaryNodes,
     HiddenLayer,
     JointGraphs,
     LaplaceNoise,
     Linear,
     LinearGaussianGraphs,
     NormalNoise,
+    RandomRows,
     StudentNoise,
     linear_gaussian_network,
 )
@@ -161,6 +164,82 @@ def test_noise_draws_follow_the_law(name: str) -> None:
     assert stats.kstest(draws.numpy(), law(1.0).cdf).pvalue > 1e-5
 
 
+def test_binary_nodes_formula() -> None:
+    """Node by node and row by row in numpy, with an intercept at every node."""
+    torch.manual_seed(0)
+    data = (torch.rand(6, D) < 0.5).double()
+    target = JointGraphs(data, Affine(), BinaryNodes(), weight_variance=2.0)
+    x = points(target, 12)
+    for row, value in enumerate(target.log_density(x).tolist()):
+        total = 0.0
+        for j, theta in enumerate(x.theta[row].reshape(D, -1).numpy()):
+            parents = x.model[row, :, j].numpy()
+            odds = data.numpy() @ (theta[:D] * parents) + theta[D]
+            p = 1 / (1 + np.exp(-odds))
+            total += stats.bernoulli(p).logpmf(data[:, j].numpy()).sum()
+            total += stats.norm(0, math.sqrt(2.0)).logpdf(theta[:D][parents]).sum()
+            total += stats.norm(0, math.sqrt(2.0)).logpdf(theta[D])
+        assert value == pytest.approx(total, abs=1e-9)
+    torch.testing.assert_close(target.weights(x.theta)[0], x.theta[0].reshape(D, -1)[:, :D].T)
+
+
+def test_binary_evidence_against_quadrature() -> None:
+    """Two nodes, three parameters: normal approximations within 0.05 nats of a grid."""
+    generator = torch.Generator().manual_seed(3)
+    a = (torch.rand(40, generator=generator) < 0.4).double()
+    b = (torch.rand(40, generator=generator) < torch.where(a > 0, 0.8, 0.3)).double()
+    target = JointGraphs(torch.stack([a, b], 1), Affine(), BinaryNodes())
+    edge = torch.tensor([[[False, True], [False, False]]])
+    grid = torch.linspace(-6, 6, 241, dtype=torch.float64)
+    w, c = (v.flatten() for v in torch.meshgrid(grid, grid, indexing="ij"))
+    zero = torch.zeros_like(w)
+    first = torch.stack([zero[:241], zero[:241], grid], -1)
+    second = torch.stack([w, zero, c], -1)
+    parents = edge[0].T
+    step = math.log(float(grid[1] - grid[0]))
+    exact = [
+        float(target.log_block(torch.full((len(v),), j), parents[j].expand(len(v), -1), v).logsumexp(0))
+        + k * step
+        for j, (v, k) in enumerate(((first, 1), (second, 2)))
+    ]
+    assert float(Laplace(target).log_evidence(edge)) == pytest.approx(sum(exact), abs=0.05)
+
+
+def test_few_rows_estimate_without_bias() -> None:
+    """Mean over 4000 draws of the rows, |z| < 5; all rows at once are the target; interventions go along."""
+    torch.manual_seed(0)
+    was_set = torch.rand(12, D) < 0.3
+    target = JointGraphs(torch.randn(12, D, dtype=torch.float64), interventions=was_set)
+    x = points(target, 5)
+    draws = torch.stack([RandomRows(target, 4).log_density(x) for _ in range(4000)])
+    z = (draws.mean(0) - target.log_density(x)) / (draws.std(0) / math.sqrt(4000))
+    assert float(z.abs().max()) < 5
+    assert float(draws.std(0).min()) > 0.1
+    torch.testing.assert_close(RandomRows(target, 12).log_density(x), target.log_density(x))
+    with pytest.raises(InvalidInput, match="between 1 and 12"):
+        RandomRows(target, 13)
+
+
+def test_few_rows_leave_the_gradient_unbiased() -> None:
+    """Of the variance of log Z on given walks: mean over 200 draws of the rows, |z| < 5 for each network."""
+    target = JointGraphs(torch.randn(30, D, dtype=torch.float64), noise=StudentNoise(0.4))
+    torch.manual_seed(0)
+    gfn = BUILDERS["with_parameters"](target, OPTIONS).gfn.double()
+    walk = on_policy(gfn, 16)
+    parameters = [p for p in gfn.parameters() if p.requires_grad]
+
+    def gradient(of: Any) -> Tensor:
+        for p in parameters:
+            p.grad = None
+        backpropagate(gfn, of, walk, log_partition_variance)
+        return torch.stack([p.grad.sum() for p in parameters if p.grad is not None])
+
+    exact = gradient(target)
+    draws = torch.stack([gradient(RandomRows(target, 10)) for _ in range(200)])
+    z = (draws.mean(0) - exact) / (draws.std(0) / math.sqrt(200)).clamp(min=1e-12)
+    assert float(z.abs().max()) < 5
+
+
 def test_scale_against_an_independent_formula(marginal: LinearGaussianGraphs) -> None:
     """Sign and scale of the score: the evidence of each node is a normal density of N dimensions."""
     data = marginal.data.numpy()
@@ -187,6 +266,8 @@ def test_refusals() -> None:
         JointGraphs(data, weight_variance=0.0)
     with pytest.raises(InvalidInput, match="3 columns"):
         JointGraphs(data, graphs=Acyclic(4))
+    with pytest.raises(InvalidInput, match="at row 0, column 0, which BinaryNodes rules out"):
+        JointGraphs(data, Affine(), BinaryNodes())
     with pytest.raises(InvalidInput, match="scales"):
         NormalNoise(-1.0)
     with pytest.raises(InvalidInput, match="freedom"):

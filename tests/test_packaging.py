@@ -120,7 +120,7 @@ DISTRIBUTION = {
         (("tests", "examples"), ("arviz", "flows", "test", "dev")),
         (
             ("benchmarks", "paper_repro", "figures"),
-            ("arviz", "flows", "test", "dev", "bench", "peers", "molecule", "digits"),
+            ("arviz", "flows", "test", "dev", "bench", "peers", "molecule", "digits", "dibs"),
         ),
     ],
     ids=lambda value: "-".join(value),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ctsgfn.acyclic import Acyclic
 from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.heads.pairs import PairEncoder
@@ -41,6 +42,21 @@ def test_the_kernel_commutes_with_permutations_of_the_nodes() -> None:
     torch.testing.assert_close(laws[1][0], laws[0][0])
     torch.testing.assert_close(laws[1][1], laws[0][1][:, order][:, :, order])
     assert float(laws[0][1].std()) > 0.01
+
+
+def test_the_backward_kernel_knows_what_is_missed() -> None:
+    """Untrained: an edge goes with probability proportional to the root of what r gains by it."""
+    target = linear_gaussian_network(4, 20)
+    space = dag(4)
+    backward = dag_kernels(space, target, hidden=8, pairs=True)[1].double()
+    assert backward.trainable
+    x = Acyclic(4).all()[-3:-2]
+    assert int(x.sum()) > 3
+    tail, head = x[0].nonzero(as_tuple=True)
+    less = x.expand(len(tail), -1, -1).clone()
+    less[torch.arange(len(tail)), tail, head] = False
+    law = backward(space.write(x.expand(len(tail), -1, -1))).log_density_to(space.write(less))
+    torch.testing.assert_close(law.detach(), (0.5 * target.log_density(less)).log_softmax(0))
 
 
 def test_a_flow_on_pairs_learns_the_posterior() -> None:

@@ -230,15 +230,16 @@ def dag_kernels(
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
 
     change = _flat(target.changes) if isinstance(target, HasChanges) else None
+    loss = _flat(target.losses) if isinstance(target, HasLosses) else None
     if pairs:
-        return _on_pairs(space, add, change, hidden, layers, learned_backward)
+        return _on_pairs(space, add, change, loss, hidden, layers, learned_backward)
     sizes = {"hidden": hidden, "layers": layers}
     if change is not None:
         forward = informed_kernel(space, change, **sizes)
     else:
         forward = Kernel(space.kappa, plain(), [Categorical(size, hidden)], zero_init(nn.Linear(hidden, 2)))
-    if isinstance(target, HasLosses):
-        return forward, informed_backward(space, _flat(target.losses), **sizes)
+    if loss is not None:
+        return forward, informed_backward(space, loss, **sizes)
     if not learned_backward:
         return forward, diffuse(space.kappa_b)
     return forward, Kernel(space.kappa_b, plain(), [Categorical(size, hidden)])
@@ -253,6 +254,7 @@ def _on_pairs(
     space: Space[Dag, Any],
     add: AddEdge,
     change: Callable[[Dag], Tensor] | None,
+    loss: Callable[[Dag], Tensor] | None,
     hidden: int,
     layers: int,
     learned_backward: bool,
@@ -267,12 +269,12 @@ def _on_pairs(
     def unknown(s: Dag) -> Tensor:
         return torch.zeros(len(s), add.nodes**2, device=s.edges.device)
 
-    def encoder(change: Callable[[Dag], Tensor], live: Callable[[Dag], Tensor]) -> PairEncoder:
-        return PairEncoder(add.nodes, hidden, relations, 3, change, live, layers)
+    def encoder(change: Callable[[Dag], Tensor] | None, live: Callable[[Dag], Tensor]) -> PairEncoder:
+        return PairEncoder(add.nodes, hidden, relations, 3, change or unknown, live, layers)
 
-    known = encoder(unknown if change is None else change, add.live)
-    forward = Kernel(space.kappa, known, [PairCategorical(add.nodes, hidden)], InformedGate(hidden))
-    if not learned_backward:
+    head = PairCategorical(add.nodes, hidden)
+    forward = Kernel(space.kappa, encoder(change, add.live), [head], InformedGate(hidden))
+    if loss is None and not learned_backward:
         return forward, diffuse(space.kappa_b)
     back = PairCategorical(add.nodes, hidden)
-    return forward, Kernel(space.kappa_b, encoder(unknown, remove.live), [back])
+    return forward, Kernel(space.kappa_b, encoder(loss, remove.live), [back])
