@@ -203,11 +203,15 @@ def joint_graphs() -> Iterator[Row]:
         record = read("student_graphs")
         rows, fresh = record["rows"], record["held_out"]
         gains = [run["student"] - run["normal"] for run in fresh]
+        ranks = (
+            f"ranks of four quantities uniform (least p {min(record['p_values'].values()):.2f}), edges "
+            f"{record['edges_z']:+.1f} errors from what is expected; "
+            if rows
+            else ""
+        )
         yield (
             f"Graphs with Student-t noise: {len(rows)} data sets from the prior, {len(fresh)} to predict",
-            f"ranks of four quantities uniform (least p {min(record['p_values'].values()):.2f}), edges "
-            f"{record['edges_z']:+.1f} errors from what is expected; predictive density "
-            f"{min(gains):+.2f} to {max(gains):+.2f} nats a row above normal noise",
+            f"{ranks}predictive density {min(gains):+.2f} to {max(gains):+.2f} nats a row above normal noise",
             "student_graphs.py",
         )
 

@@ -30,7 +30,7 @@ from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.graph_chains import graph_chains
 from ctsgfn.history import History
-from ctsgfn.measures import Lebesgue, Measure, coordinates
+from ctsgfn.measures import Counting, Lebesgue, Measure, coordinates
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
 from ctsgfn.sampler_files import read_recipe
@@ -39,6 +39,7 @@ from ctsgfn.space import Space
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
 from ctsgfn.trajectories import Trajectories
+from ctsgfn.with_parameters import WithParameters
 
 GROWN = ("dag", "subsets", "with_parameters")
 """Builders of structures that are grown choice by choice."""
@@ -80,8 +81,8 @@ def fit(
     the best evidence bound are all that is tried (``ctsgfn.variational``), and none of them is trained
     further. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
     spaces of their own. Half of the walks that are learned from lead, on acyclic graphs, back from graphs
-    that short Markov chains found; on other structures, once they have been explored, back from the flow's
-    own draws (``behaviours.there_and_back``).
+    that short Markov chains found; on other structures that can be grown in several orders, once they have
+    been explored, back from the flow's own draws (``behaviours.there_and_back``).
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
@@ -182,7 +183,7 @@ def fit(
             elif name in GROWN:
                 built = Built(sampler.gfn, sampler.target) if first is None else first
                 explored, training = _explored(built, training)
-                behaviour = mixed(on_policy, there_and_back, 0.5)
+                behaviour = mixed(on_policy, there_and_back, 0.5) if _many_orders(sampler) else on_policy
                 if explored.interrupted:
                     sampler.history = explored
                     return sampler
@@ -200,6 +201,13 @@ def _explored(built: Built, training: Training) -> tuple[History, Training]:
     history = first.run(built.gfn, built.target, explore, "exploring", steps=1000)
     rest = None if training.steps is None or half is None else max(1, training.steps - half)
     return history, replace(training, steps=rest)
+
+
+def _many_orders(sampler: Sampler[Any, Any]) -> bool:
+    """Whether structures may be grown in several orders: a number only counts up."""
+    measure = sampler.target.measure
+    models = measure.models if isinstance(measure, WithParameters) else measure
+    return not isinstance(models, Counting)
 
 
 def _back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:

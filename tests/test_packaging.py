@@ -108,6 +108,7 @@ def test_import_leaves_torch_as_it_was() -> None:
 DISTRIBUTION = {
     "pyro": "pyro-ppl",
     "sklearn": "scikit-learn",
+    "dibs": "dibs-lib",
     "ot": "POT",
     "typing_extensions": "typing-extensions",
 }
