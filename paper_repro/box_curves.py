@@ -235,10 +235,11 @@ def body() -> None:
         return {"setting": vars(setting), "seed": seed} | found
 
     lab.run("floor", lambda: floor(samples))
+    others = lab.seeds[1:]
     runs = [(setting, 0) for setting in [*PAPER, FROZEN, *BEYOND]]
-    for group in (PAPER[:4], [*PAPER[4:], FROZEN, *BEYOND]):  # the cheap ones first
-        runs += [(setting, seed) for seed in lab.seeds[1:] for setting in group]
+    runs += [(setting, seed) for seed in others for setting in PAPER[:4]]  # the cheap ones first
     runs += [(setting, 0) for setting in RESTRICTED]
+    runs += [(setting, seed) for seed in others for setting in [*PAPER[4:], FROZEN, *BEYOND]]
     for setting, seed in runs:
         lab.run(f"{setting.key}, seed {seed}", lambda s=setting, k=seed: trained(s, k))
 
