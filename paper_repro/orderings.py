@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from statistics import mean
 from typing import Any
 
+from rows import HERE, Runs, read
 from scipy.stats import ttest_ind
-from table import README, Runs, read
 
+README = HERE / "README.md"
 BEGIN, END = "<!-- orderings: begin -->\n", "<!-- orderings: end -->"
 
 
