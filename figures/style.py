@@ -68,7 +68,8 @@ class Page:
     def save(self, figure: Figure) -> None:
         """Write png and pdf."""
         for suffix in ("png", "pdf"):
-            figure.savefig(self.out / f"{self.name}.{suffix}")
+            undated = {"CreationDate": None} if suffix == "pdf" else None  # the same file each time
+            figure.savefig(self.out / f"{self.name}.{suffix}", metadata=undated)
         plt.close(figure)
         print(self.out / f"{self.name}.png")
 
