@@ -2,10 +2,10 @@
 
 As in the paper (section 4.4, C.5): an acyclic graph grows edge by edge, then all its weights are drawn at
 once; reward p(D | theta, G) p(theta | G) P(G); data of 100 rows from an Erdos-Renyi graph with standard
-normal weights. The paper prints neither the noise, the graph prior, the number of data sets nor its networks; here
-noise of variance 0.1, a uniform prior, one expected edge per node, 3 data sets, and ``fit`` on
-``JointGraphs`` with its default kernels and objective: weights are drawn near the normal law that it finds
-for each graph, once.
+normal weights. The paper prints neither the noise, the graph prior, the number of data sets nor its
+networks; here noise of variance 0.1, a uniform prior, one expected edge per node, 3 data sets, and ``fit``
+on ``JointGraphs`` with its default kernels and objective: weights are drawn near the normal law that it
+finds for each graph, once.
 
 Metrics of the paper, from 10,000 draws of the trained policy (no importance weights) against the exact
 posterior over all 25, 543 and 29,281 graphs: root mean square error and Pearson correlation of the marginal
