@@ -18,6 +18,7 @@ says. log Z is importance-weighted.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from ctsgfn.diagnostics import jensen_shannon
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernels.spaces.torus import TorusState, torus, torus_kernels
 from ctsgfn.seeding import seeded
+from ctsgfn.space import Space
 from ctsgfn.target import Target
 from ctsgfn.targets import TorusSixModes
 from ctsgfn.walks import arrivals, backtrack, rollout
@@ -89,7 +91,7 @@ def study(
     exact: Tensor,
     seed: int,
     steps: int,
-    learner: Target[Tensor] | None = None,
+    kernels: Callable[[Space[TorusState, Tensor]], Any] = torus_kernels,
     **options: Any,
 ) -> Record:
     """Train on a target of two angles and score the result.
@@ -102,13 +104,13 @@ def study(
         exact: samples of it [n, 2].
         seed: of the run.
         steps: updates.
-        learner: what is trained on instead of the target.
-        options: of the training.
+        kernels: of the flow, from its space.
+        options: of the training; the learning rate is 2e-3 if they do not say.
     """
     samples, side, walks, fine = (500, 20, 2, 10) if lab.quick else (len(exact), 100, 64, 40)
     with seeded(seed):
         space = torus(2, STEPS)
-        gfn: GFlowNet[Any] = GFlowNet(space, *torus_kernels(space)).to(lab.device)
+        gfn: GFlowNet[Any] = GFlowNet(space, *kernels(space)).to(lab.device)
     truth = target.log_density(mesh(side).to(lab.device)).cpu()
 
     def look(done: int) -> Record:
@@ -116,8 +118,8 @@ def study(
         return {"jsd": jensen_shannon(truth, smoothed(drawn, side)), "log_z": gfn.log_z.item()}
 
     curve = lab.train(
-        key, gfn, target if learner is None else learner, look,
-        steps=steps, every=max(2, steps // 10), batch_size=BATCH, seed=seed, lr=2e-3, **options,
+        key, gfn, target, look, steps=steps, every=max(2, steps // 10), batch_size=BATCH, seed=seed,
+        **({"lr": 2e-3} | options),
     )  # fmt: skip
     with seeded(seed + 1):
         drawn = arrivals(gfn.space, gfn.forward_kernel, samples).angle.cpu()

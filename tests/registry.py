@@ -23,6 +23,7 @@ from ctsgfn.kernels.heads.encoders import Steered
 from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
+from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
 from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.box import box, box_kernels
@@ -284,6 +285,7 @@ HEADS: dict[str, HeadCase] = {
         lambda width: BlockNormalHead(1, 2, width, tilted_normals), live=True, states=torch.zeros
     ),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
+    "joint_von_mises": HeadCase(lambda width: JointVonMises(2, width, components=3), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),
     "gaussian_step": HeadCase(lambda width: GaussianStep(2, width), live=True),

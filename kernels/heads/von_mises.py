@@ -53,6 +53,12 @@ def von_mises(concentration: Tensor) -> Tensor:
     return out.reshape(concentration.shape)
 
 
+def log_von_mises(away: Tensor, concentration: Tensor) -> Tensor:
+    """Log-density against arc length of angles that are so far from the centre."""
+    distance = 2 * (away / 2).sin().square()  # 1 - cos
+    return -concentration * distance - torch.special.i0e(concentration).log() - _LOG_TWO_PI
+
+
 class VonMisesMixtureLaw(CoordinateLaw):
     """Independent mixtures of von Mises laws, one per live angle.
 
@@ -84,9 +90,8 @@ class VonMisesMixtureLaw(CoordinateLaw):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] of angles [B, k] against arc length."""
-        distance = 2 * ((value.unsqueeze(-1) - self.loc) / 2).sin().square()  # 1 - cos
-        log_normaliser = torch.special.i0e(self.concentration).log() + _LOG_TWO_PI
-        each = (self.log_weight - self.concentration * distance - log_normaliser).logsumexp(-1)
+        away = value.unsqueeze(-1) - self.loc
+        each = (self.log_weight + log_von_mises(away, self.concentration)).logsumexp(-1)
         return (each if self.live is None else torch.where(self.live, each, 0.0)).sum(-1)
 
 

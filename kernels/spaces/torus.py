@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.kernel import Kernel
+from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.measures import Counting, Haar, Product, Pushforward, Sum, coordinates, point_mass, wrap
 from ctsgfn.networks import MLP, FeatureEncoder
@@ -152,6 +153,7 @@ def torus_kernels(
     layers: int = 3,
     components: int = 5,
     least: float = 4.0,
+    head: Callable[[int, int, int, float], Head] = VonMisesMixture,
 ) -> tuple[Kernel[TorusState], Kernel[TorusState]]:
     """Learned von Mises mixtures forwards and backwards.
 
@@ -159,8 +161,10 @@ def torus_kernels(
         space: a torus.
         hidden: width of each network (the paper has 512).
         layers: hidden layers of each network (the paper has 5).
-        components: von Mises components per angle, in each direction.
+        components: von Mises components per angle, in each direction; of all angles, where the head is joint.
         least: least concentration of a component; the authors' code has 4.
+        head: the law of a turn, from the number of angles, the width of the context, components and least:
+            ``VonMisesMixture``, whose angles are independent, or ``JointVonMises``.
 
     Returns:
         The forward and the backward kernel.
@@ -173,8 +177,8 @@ def torus_kernels(
     """
 
     def kernel(reference: ReferenceKernel[TorusState]) -> Kernel[TorusState]:
-        head = VonMisesMixture(coordinates(space.points), hidden, components, least)
-        return Kernel(reference, encoder(), [head])
+        law = head(coordinates(space.points), hidden, components, least)
+        return Kernel(reference, encoder(), [law])
 
     def encoder() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
