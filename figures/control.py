@@ -1,8 +1,9 @@
 """Fig. C.1 and Table C.1 of the paper as figures: stochastic control in 100 steps.
 
-Above: 2,000 samples on the nine Gaussians after 1,500 batches of 100, one run each, and the target's.
-Below: minus B (circles) and minus B_RW (crosses, absolute value) of every method, smaller is better; open
-symbols are the published means. Values under 0.001 are drawn there.
+Above: 2,000 samples on the nine Gaussians after 1,500 batches, one run each, and the target's.
+Below: |B| (circles) and |B_RW| (crosses) of every method, each run a symbol, smaller is better; open squares
+are the published means. Values under 0.001 are drawn there. Methods below the line are not the paper's
+trainings.
 
     python figures/control.py [--quick]
 """
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-from style import BLUE, GREY, VERMILION, Page
+from style import BLUE, GREY, INK, VERMILION, Page
 
 SHOWN = (
     "off-policy TB", "on-policy TB", "off-policy reverse KL", "on-policy reverse KL",
     "off-policy forward KL", "on-policy forward KL", "PIS, with gradient",
+    "off-policy TB, wider exploration",
 )  # fmt: skip
 PUBLISHED = {
     "off-policy TB": {"nine Gaussians": (-0.150, -0.003), "funnel": (-0.219, -0.026)},
@@ -30,7 +32,7 @@ PUBLISHED = {
 }
 """B and B_RW of Table C.1; the last two rows are copied there from Zhang and Chen (2022), as SMC and HMC."""
 ROWS = (
-    *SHOWN, "off-policy TB, as printed", "off-policy TB, with gradient",
+    *SHOWN[:-1], "off-policy TB, as printed", "off-policy TB, wider exploration", "off-policy TB, with gradient",
     "SMC, no gradient", "SMC, with gradient", "AIS with HMC", "fit",
 )  # fmt: skip
 
@@ -39,17 +41,18 @@ def main() -> None:
     """Draw."""
     page = Page(__file__, __doc__)
     runs, arrays = page.runs("control"), page.arrays("control")
-    figure = plt.figure(figsize=(10, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.6])
+    figure = plt.figure(figsize=(10, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 2.2])
     axes = above.subplots(1, len(SHOWN) + 1, sharex=True, sharey=True)
     for ax, method in zip(axes, SHOWN, strict=False):
         key = f"nine Gaussians, {method}, seed 0"
         if f"{key}/samples" in arrays:
             scatter(ax, arrays[f"{key}/samples"].astype(float), BLUE)
-            ax.set_title(f"{method.replace(' ', chr(10), 1)}\n{runs[key]['modes']} of 9 modes", fontsize=7.5)
+            said = method.replace(", ", "\n") if "," in method else method.replace(" ", "\n", 1)
+            ax.set_title(f"{said}\n{runs[key]['modes']} of 9 modes", fontsize=7)
     rng = np.random.default_rng(0)
     scatter(axes[-1], rng.integers(-1, 2, (2000, 2)) * 5 + rng.normal(0, 0.3**0.5, (2000, 2)), GREY)
-    axes[-1].set_title("target", fontsize=7.5)
+    axes[-1].set_title("target", fontsize=7)
     for ax, target in zip(below.subplots(1, 2, sharey=True), ("nine Gaussians", "funnel"), strict=True):
         for k, method in enumerate(ROWS):
             mine = [r for r in runs.values() if (r["target"], r["method"]) == (target, method)]
@@ -61,15 +64,16 @@ def main() -> None:
                 known = PUBLISHED.get(method, {}).get(target, (None, None))[j]
                 if known is not None:
                     ax.plot(size(known), y, "s", mfc="none", color=colour, ms=6, mew=0.7)
-        ax.set(xscale="log", title=target, xlabel="error of log Z (nats)", xlim=(7e-4, 30))
+        ax.set(xscale="log", title=target, xlabel="error of log Z (nats)", xlim=(7e-4, 10))
         ax.set_yticks(-np.arange(len(ROWS)), ROWS)
         ax.grid(axis="y", lw=0.3)
+        ax.axhline(-len(SHOWN) + 1.5, color=INK, lw=0.8)
     for mark, colour, face, label in (
-        ("o", BLUE, BLUE, "B, ours"), ("x", VERMILION, VERMILION, "B_RW, ours"),
-        ("s", BLUE, "none", "B, published"), ("s", VERMILION, "none", "B_RW, published"),
+        ("o", BLUE, BLUE, "$B$, ours"), ("x", VERMILION, VERMILION, "$B_{RW}$, ours"),
+        ("s", BLUE, "none", "$B$, published"), ("s", VERMILION, "none", "$B_{RW}$, published"),
     ):  # fmt: skip
         ax.plot([], [], mark, color=colour, mfc=face, label=label)
-    ax.legend(loc="lower right")
+    below.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     page.save(figure)
 
 

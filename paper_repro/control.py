@@ -3,8 +3,9 @@
 Setting of the paper (section 4.2, C.3): Brownian motion pinned at 0 as the backward kernel, steps of equal
 duration, variance 5 (nine Gaussians) or 1 (funnel, the easy one) at the end; forward steps with that
 variance and a learned mean; 1,500 batches of 300 trajectories; learning rates 1e-2 and 1e-1 for log Z.
-Other than there: our own network (``diffusion_kernels``, 2 layers of 64), cosine decay of the rates, and
-gradients clipped at norm 10 (the paper is silent on both). Runs of a shorter series say ``batch`` 100.
+As deep as there (5 layers), of width 64 (not printed). Other than there: the step is added after the first
+layer, the rates decay by a cosine, and gradients are clipped at norm 10 (the paper is silent on both). Runs
+of an earlier series say ``batch`` 100 or ``layers`` 2.
 
 Off-policy runs add variance to the sampling steps, annealed to 0. What is printed, 0.1^2 / T a step, is
 0.2 % of a step's own variance; the authors' later code has 0.1^2 a step (20 %). Runs have the latter,
@@ -51,7 +52,7 @@ from ctsgfn.walks import rollout
 
 from counting import counted  # isort: skip
 
-STEPS, BATCH, EPSILON, WIDER = 100, 300, 0.1, 0.3
+STEPS, BATCH, LAYERS, EPSILON, WIDER = 100, 300, 4, 0.1, 0.3
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,11 @@ def trained(lab: Experiment, name: str, method: str, seed: int) -> Record:
     langevin = method.endswith("with gradient")
     with seeded(seed):
         space = diffusion(task.target.measure.dim, sigma=math.sqrt(task.variance), clock=uniform_clock(STEPS))
-        kernels = diffusion_kernels(space, task.target, learned_variance=False, langevin=langevin)
+        kernels = diffusion_kernels(
+            space, task.target, layers=LAYERS, learned_variance=False, langevin=langevin
+        )
         gfn: GFlowNet[Any] = GFlowNet(space, *kernels).to(lab.device)
-    about = {"target": name, "method": method, "seed": seed, "batch": batch}
+    about = {"target": name, "method": method, "seed": seed, "batch": batch, "layers": LAYERS}
     try:
         curve = lab.train(
             f"{name}, {method}, seed {seed}", gfn, task.target, lambda done: biases(gfn, task.target, 1000),

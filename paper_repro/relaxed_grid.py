@@ -93,7 +93,7 @@ class Held:
         self.context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, {"Threads": "1"})
 
     def relax(self, start: np.ndarray, phi: float, psi: float) -> tuple[float, np.ndarray]:
-        """Energy in kJ/mol, and coordinates in nanometres, minimised from a start with torsions in radians."""
+        """Energy in kJ/mol and coordinates in nanometres, minimised from a start; torsions in radians."""
         for k, (atoms, angle) in enumerate(zip(self.torsions, (phi, psi), strict=True)):
             self.restraint.setTorsionParameters(k, *atoms, [angle])
         self.restraint.updateParametersInContext(self.context)

@@ -22,6 +22,7 @@ from ctsgfn.kernels.heads import flows
 from ctsgfn.kernels.heads.categorical import Categorical
 from ctsgfn.kernels.heads.flows import Flow, spline_flow
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
+from ctsgfn.kernels.heads.joint_von_mises import JointVonMises, JointVonMisesLaw, spread
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture, von_mises
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Measure, coordinates
 from ctsgfn.networks import NoContext
@@ -237,10 +238,39 @@ def test_von_mises_matches_torch() -> None:
     torch.testing.assert_close(law.log_prob(a), reference.log_prob(a.squeeze(-1)), rtol=1e-6, atol=1e-6)
 
 
-def test_von_mises_density_is_periodic() -> None:
-    law = shaken(VonMisesMixture(2, WIDTH))(contexts(5), None, None)
+@pytest.mark.parametrize("build", [VonMisesMixture, JointVonMises])
+def test_von_mises_density_is_periodic(build: type[Head]) -> None:
+    law = shaken(build(2, WIDTH))(contexts(5), None, None)
     a = torch.rand(5, 2, dtype=torch.float64)
     torch.testing.assert_close(law.log_prob(a), law.log_prob(a + 2 * torch.pi), rtol=1e-12, atol=1e-12)
+
+
+def test_joint_von_mises_without_shear_is_a_mixture_of_products() -> None:
+    """One component has the density of independent angles, each by torch."""
+    law = JointVonMises(3, WIDTH, components=1).double()(contexts(5), None, None)
+    law.shear.zero_()
+    each = torch.distributions.VonMises(law.loc[:, 0], law.concentration[:, 0])
+    a = torch.rand(5, 3, dtype=torch.float64) * 6 - 3
+    torch.testing.assert_close(law.log_prob(a), each.log_prob(a).sum(-1), rtol=1e-6, atol=1e-6)
+
+
+def test_shear_near_the_centre_is_a_regression() -> None:
+    """Steep components: the second angle is normal about b times the first; |z| < 5: rate 6e-7 each."""
+    one, n = torch.ones(20_000, 1, 2, dtype=torch.float64), 20_000
+    shear = torch.zeros(n, 1, 2, 2, dtype=torch.float64)
+    shear[:, :, 1, 0] = 1.5
+    a = JointVonMisesLaw(0 * one[..., 0], one, 1e4 * one, shear).sample() - 1.0
+    assert float(z_scores(a[:, 0] * a[:, 1] * 1e4, 1.5).abs()) < 5.0
+    assert float(z_scores((a[:, 1] - 1.5 * a[:, 0]).square() * 1e4, 1.0).abs()) < 5.0
+
+
+def test_joint_components_start_evenly_spread() -> None:
+    """No two of 50 are nearer than half the side of their share of the torus, in 1, 2 and 3 dimensions."""
+    for dim in (1, 2, 3):
+        away = spread(50, dim)[:, None] - spread(50, dim)
+        distance = 2 * (away / 2).sin().abs()
+        nearest = (distance.square().sum(-1) + 99 * torch.eye(50)).min().sqrt()
+        assert float(nearest) > 0.5 * 2 * torch.pi / 50 ** (1 / dim)
 
 
 def test_von_mises_is_finite_at_extreme_concentrations() -> None:
@@ -260,6 +290,8 @@ def test_von_mises_is_finite_at_extreme_concentrations() -> None:
         (lambda: VonMisesMixture(2, 4, components=0), "at least one component"),
         (lambda: VonMisesMixture(2, 4, least=-1.0), "least concentration"),
         (lambda: VonMisesMixture(0, 4), "Haar dim"),
+        (lambda: JointVonMises(2, 4, components=0), "at least one component"),
+        (lambda: JointVonMises(2, 4, least=float("nan")), "least concentration"),
         (lambda: GaussianMixture(2, 4, components=0), "at least one component"),
         (lambda: GaussianMixture(0, 4), "Lebesgue dim"),
         (lambda: Categorical(0, 4), "Counting size"),

@@ -81,7 +81,7 @@ def test_weighed_objectives_are_the_librarys_on_policy(monkeypatch: pytest.Monke
 
 
 def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corners are the table's, edges meet, and exact draws follow the density (z below 4.9)."""
+    """Corners are the table's, edges meet, exact draws and resampled ones follow the density (z below 4.9)."""
     monkeypatch.syspath_prepend(str(PAPER))
     molecule = script(PAPER / "molecule.py")
     energy = np.random.default_rng(0).normal(size=(6, 6))
@@ -94,12 +94,13 @@ def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPat
     with torch.random.fork_rng():
         torch.manual_seed(0)
         x = target.sample(20_000)
+        again = molecule.resampled(target, 1_000_000, 20_000)
     truth = molecule.mesh(240).double()
     weight = target.log_density(truth).softmax(0)
     for f in (lambda v: v[:, 0].cos(), lambda v: v[:, 1].sin(), lambda v: (v[:, 0] - v[:, 1]).cos()):
         exact = (weight * f(truth)).sum()
-        draws = f(x.double())
-        assert abs(draws.mean() - exact) < 4.9 * draws.std() / len(draws) ** 0.5 + 1e-4
+        for draws in (f(x.double()), f(again.double())):
+            assert abs(draws.mean() - exact) < 4.9 * draws.std() / len(draws) ** 0.5 + 1e-4
 
 
 def test_ddpm_predicts_the_step_that_the_bridge_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput, MeasureMismatch, NoSuchEdge
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head, Kernel
+from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
 from ctsgfn.kernels.heads.von_mises import VonMisesMixtureLaw
 from ctsgfn.kernels.spaces.torus import TorusState, torus, torus_kernels
 from ctsgfn.measures import Haar, Lebesgue
@@ -122,10 +123,11 @@ def test_a_head_on_the_line_is_refused() -> None:
         Kernel(space.kappa, NoContext(), [GaussianMixture(2, 1)])
 
 
-def test_untrained_kernels_are_nearly_uniform() -> None:
-    """Five evenly spread components: the first density of a fresh flow is within 1 of uniform."""
+@pytest.mark.parametrize("options", [{}, {"head": JointVonMises, "components": 16, "least": 1.0}], ids=str)
+def test_untrained_kernels_are_nearly_uniform(options: Any) -> None:
+    """Evenly spread components: the first density of a fresh flow is within 1 of uniform."""
     space = torus(2, 10)
-    gfn = flow(torus_kernels, space, hidden=32)
+    gfn = flow(torus_kernels, space, hidden=32, **options)
     t = rollout(space, gfn.forward_kernel, 200)
     assert t.log_forward is not None
     assert float((t.log_forward[~t.last] + 2 * math.log(2 * PI)).abs().max()) < 1.0

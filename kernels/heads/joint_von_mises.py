@@ -140,7 +140,7 @@ class JointVonMises(Head):
 
 
 def spread(n: int, dim: int) -> Tensor:
-    """n angles [n, dim] that cover the torus evenly: multiples of powers of the generalised golden ratio.
+    """Angles [n, dim] that cover the torus evenly: multiples of powers of the generalised golden ratio.
 
     Example:
         >>> spread(2, 1).flatten().tolist() == spread(3, 1)[:2].flatten().tolist()
