@@ -32,7 +32,8 @@ PUBLISHED = {
 }
 """B and B_RW of Table C.1; the last two rows are copied there from Zhang and Chen (2022), as SMC and HMC."""
 ROWS = (
-    *SHOWN[:-1], "off-policy TB, as printed", "off-policy TB, wider exploration", "off-policy TB, with gradient",
+    *SHOWN[:-1], "off-policy TB, as printed",
+    "off-policy TB, wider exploration", "off-policy TB, with gradient",
     "SMC, no gradient", "SMC, with gradient", "AIS with HMC", "fit",
 )  # fmt: skip
 

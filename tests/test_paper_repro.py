@@ -81,7 +81,7 @@ def test_weighed_objectives_are_the_librarys_on_policy(monkeypatch: pytest.Monke
 
 
 def test_torsion_energy_is_periodic_and_integrates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corners are the table's, edges meet, exact draws and resampled ones follow the density (z below 4.9)."""
+    """Corners are the table's, edges meet; exact and resampled draws follow the density (z below 4.9)."""
     monkeypatch.syspath_prepend(str(PAPER))
     molecule = script(PAPER / "molecule.py")
     energy = np.random.default_rng(0).normal(size=(6, 6))
