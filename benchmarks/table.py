@@ -6,6 +6,7 @@ python benchmarks/table.py
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -367,21 +368,46 @@ def galaxies() -> Iterator[Row]:
     record = read("galaxies")
 
     def share(values: list[float]) -> str:
-        return ", ".join(f"{v:.3f}" for v in values[2:])
+        return ", ".join(f"{v:.3f}" for v in values[1:])
 
-    each = [
-        f"one flow, seed {row['seed']}: {share(row['found'])} ({row['cpu_seconds']:.0f} CPU s, ESS "
-        f"{row['ess']:.1%}" + (")" if row["reliable"] else ", called unreliable)")
-        for row in record["flow"]
-    ]
-    if "found_alone" in record:
-        seconds = sum(row["cpu_seconds"] for row in record["alone"])
-        each.append(f"each number fitted alone: {share(record['found_alone'])} ({seconds:.0f} CPU s)")
+    for name, what in (("galaxies", "82 galaxies"), ("acidity", "Acidity of 155 lakes")):
+        runs = record["data"][name]
+        if not runs["flow"]:
+            continue
+        each = [
+            f"seed {row['seed']}: {share(row['found'])} ({row['cpu_seconds']:.0f} CPU s, ESS "
+            f"{row['ess']:.0%})"
+            for row in runs["flow"]
+        ]
+        if len(runs["nested"]) == len(record["published"]):
+            top = max(row["log_z"] for row in runs["nested"])
+            weight = [math.exp(row["log_z"] - top) for row in runs["nested"]]
+            each.append(f"dynesty, each number alone: {share([w / sum(weight) for w in weight])}")
+        published = f"; published reversible jump {share(record['published'])}" if name == "galaxies" else ""
+        yield (
+            f"{what}, mixtures of at most 5 normals, one flow by `fit` with default settings: probability of "
+            f"2 to 5{published}",
+            "; ".join(each),
+            "galaxies.py",
+        )
+
+
+def calibration() -> Iterator[Row]:
+    """Inclusion probabilities among 60 variables."""
+    if not (HERE / "calibration.json").exists():
+        return
+    record = read("calibration")
+    found, rows = record["summary"], record["rows"]
+    worst_bin = max(found["bins"], key=lambda b: abs(b["z"]))
     yield (
-        "82 galaxies, mixtures of at most 5 normals: probability of 3, 4 and 5 (published reversible jump: "
-        f"{share(record['published'])})",
-        "; ".join(each),
-        "galaxies.py",
+        f"Student-t selection among 60 variables, {len(rows)} data sets from the prior, 30 updates each",
+        f"{found['there']} variables there, {found['expected_there']:.1f} expected (z {found['z']:+.1f}; in "
+        f"bins of probability at most {abs(worst_bin['z']):.1f}); Brier score {found['brier']:.4f}, "
+        f"expected {found['expected_brier']:.4f} (z {found['brier_z']:+.1f}); "
+        f"ESS {median(r['ess'] for r in rows):.0%} in the median, "
+        f"{sum(not r['reliable'] for r in rows)} called unreliable; "
+        f"{median(r['cpu_seconds'] for r in rows):.0f} CPU s",
+        "calibration.py",
     )
 
 
@@ -435,6 +461,7 @@ def table() -> str:
             sachs,
             joint_graphs,
             models,
+            calibration,
             galaxies,
             box,
             hypergrid,

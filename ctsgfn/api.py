@@ -31,6 +31,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.graph_chains import graph_chains
 from ctsgfn.history import History
 from ctsgfn.measures import Counting, Lebesgue, Measure, coordinates
+from ctsgfn.model_fits import few_models, fit_models
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
 from ctsgfn.sampler_files import read_recipe
@@ -167,6 +168,8 @@ def fit(
         }
         recipe: dict[str, Any] | None = None
         first: Built | None = None
+        if name == "with_parameters" and few_models(target):
+            options["fits"] = fit_models(target, like, hidden)
         if name != "own":
             recipe = {"builder": name, "options": options}
             gfn, target, first = BUILDERS[name](target, options)
@@ -184,7 +187,11 @@ def fit(
                 built = Built(sampler.gfn, sampler.target) if first is None else first
                 explored, training = _explored(built, training)
                 behaviour = mixed(on_policy, there_and_back, 0.5) if _many_orders(sampler) else on_policy
-                if explored.interrupted:
+                fitted = options.get("fits") is not None  # a poor law would be given up with its model
+                if fitted:
+                    with torch.no_grad():
+                        sampler.gfn.log_z.copy_(built.gfn.log_z)
+                if fitted or explored.interrupted:
                     sampler.history = explored
                     return sampler
             else:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
 
@@ -25,6 +26,7 @@ from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.heads.informed import changes_of, informed_backward, informed_kernel
+from ctsgfn.kernels.heads.per_model import OneModel, PerModelHead
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
@@ -39,14 +41,18 @@ from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
-from ctsgfn.subsets import Subsets
-from ctsgfn.target import Target, as_target, transformed
+from ctsgfn.subset_evidence import SubsetEvidence
+from ctsgfn.subsets import LISTED, Subsets
+from ctsgfn.target import HasChanges, Target, as_target, transformed
 from ctsgfn.walks import arrivals
 from ctsgfn.whitening import Whitening
 from ctsgfn.with_parameters import WithParameters
 
 WIDE = 16
 """Most parameters of a block for which every model that is met gets a normal approximation."""
+
+SHARE = 0.003
+"""Share of the wide law of each parameter of a model that was fitted alone."""
 
 
 class Built(NamedTuple):
@@ -171,7 +177,10 @@ def build_structures(target: Target[Any], options: Mapping[str, Any]) -> Built:
 
 
 def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Built:
-    """Structures, and parameters once they are complete: option hidden.
+    """Structures, and parameters once they are complete: options hidden, and fits.
+
+    Where a few models were fitted one by one (``ctsgfn.model_fits``), these fits are the laws of their
+    parameters, and a flow of the models alone, on the evidences found, is to be trained.
 
     Where the target has a gradient, the parameters are drawn near normal approximations that are found for
     each model (``laplace``); structures that grow by one choice at a time climb the evidence that these
@@ -181,19 +190,19 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     measure, hidden = target.measure, options["hidden"]
     assert isinstance(measure, WithParameters)
     inner, kernels = structures(measure.models, target, hidden)
+    if options.get("fits") is not None:
+        return _build_fitted(target, options)
     blocks = target.blocks if isinstance(target, Factored) else 1
     some = inner.read(arrivals(inner, diffuse(inner.kappa), 4))
-    if measure.size > WIDE * blocks or not differentiable(target, some):
+    wide = measure.live(some).sum(-1).max() if isinstance(measure.models, Subsets) else measure.size
+    if int(wide) > WIDE * blocks or not differentiable(target, some):
         space = with_parameters(inner, measure.size, measure.live)
         kernels = with_parameters_kernels(space, inner, kernels, hidden=hidden)
         return Built(_assemble(space, kernels, options), target)
     laplace = Laplace(target)
-    width, graphs = max(128, hidden), GraphEvidence.serves(target)
-    evidence: Target[Any] = (
-        GraphEvidence(laplace) if graphs else as_target(laplace.log_evidence, measure.models)
-    )
+    width, evidence = max(128, hidden), _evidence(laplace)
     inner, (forward, backward) = structures(measure.models, evidence, hidden)
-    if not graphs and len(inner.kappa.branches) == 1:
+    if not isinstance(evidence, HasChanges) and len(inner.kappa.branches) == 1:
         forward = informed_kernel(inner, changes_of(inner, laplace.log_evidence), hidden=width)
         missed = changes_of(inner, laplace.log_evidence, inner.kappa_b)
         backward = informed_backward(inner, missed, hidden=width)
@@ -202,6 +211,44 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     kernels = with_parameters_kernels(space, inner, (forward, backward), head)
     first = Built(_assemble(inner, (forward, backward), options), evidence)
     return Built(_assemble(space, kernels, options), target, first)
+
+
+def _evidence(laplace: Laplace) -> Target[Any]:
+    """The approximate evidence of models as a target; of many items, with estimates of what each changes."""
+    target, models = laplace.target, laplace.measure.models
+    if GraphEvidence.serves(target):
+        return GraphEvidence(laplace)
+    if isinstance(models, Subsets) and models.items > LISTED and SubsetEvidence.serves(target):
+        return SubsetEvidence(laplace)
+    return as_target(laplace.log_evidence, models)
+
+
+def one_law(fit: Mapping[str, Any], live: Tensor, hidden: int) -> OneModel:
+    """The law of one model's parameters, from the options that ``ctsgfn.model_fits`` found."""
+    order, tril = fit["order"], fit["tril"]
+    law = AutoregressiveMixture(len(order), 0, hidden=hidden, share=SHARE, order=order, tril=tril)
+    law = law.to(fit["location"])
+    if "state" in fit:
+        law.load_state_dict(fit["state"])
+    return OneModel(law, live.nonzero().squeeze(-1), fit["location"], fit["scale"])
+
+
+def _build_fitted(target: Target[Any], options: Mapping[str, Any]) -> Built:
+    """A list of models, and a fitted law of the parameters of each."""
+    measure, fits, hidden = target.measure, options["fits"], options["hidden"]
+    assert isinstance(measure, WithParameters)
+    inner, kernels = structures(measure.models, target, hidden)
+    space = with_parameters(inner, measure.size, measure.live)
+    live = measure.live(torch.arange(len(fits))[:, None])
+    laws = [
+        one_law(fit, some, hidden) if "order" in fit else None for fit, some in zip(fits, live, strict=True)
+    ]
+    head = PerModelHead(measure.size, laws, lambda s: inner.read(s.structure)[:, 0])
+    log_z = torch.tensor([fit["log_z"] for fit in fits])
+    evidence = as_target(lambda m: log_z.to(m.device)[m[:, 0]], measure.models)
+    first = Built(_assemble(inner, kernels, options), evidence)
+    whole = with_parameters_kernels(space, inner, kernels, head)
+    return Built(_assemble(space, whole, options), target, first)
 
 
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:

@@ -17,12 +17,13 @@ from ctsgfn.targets.many_well import ManyWell
 from ctsgfn.targets.mechanisms import Affine, HiddenLayer, Linear
 from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
 from ctsgfn.targets.noises import BinaryNodes, LaplaceNoise, NormalNoise, StudentNoise
-from ctsgfn.targets.normal_mixtures import NormalMixtures, galaxies
+from ctsgfn.targets.normal_mixtures import NormalMixtures, acidity, galaxies
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
 from ctsgfn.targets.random_networks import RandomNetwork, random_network
 from ctsgfn.targets.random_rows import RandomRows
 from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
+from ctsgfn.targets.sinusoids import Sinusoids
 from ctsgfn.targets.spike_and_slab import GPrior, NormalSlab, SpikeAndSlab, correlated_regression
 from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
@@ -61,11 +62,13 @@ __all__ = [
     "RandomRows",
     "Ring",
     "RobustSelection",
+    "Sinusoids",
     "SpikeAndSlab",
     "StudentMixture",
     "StudentNoise",
     "TorusSixModes",
     "VonMisesProduct",
+    "acidity",
     "coal_mining",
     "correlated_regression",
     "easy_funnel",

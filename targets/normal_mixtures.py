@@ -8,33 +8,45 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions.transforms import ExpTransform, StickBreakingTransform
+from torch.nn.functional import logsigmoid, softplus
 
 from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.measures import Counting
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
+BEND = 5.0
+"""How sharply the coordinate of a gap between means bends off before the gap is 0."""
+
 
 class Components(NamedTuple):
     """A mixture of K normals, means in increasing order."""
 
-    weight: Tensor  # [B, K]
+    log_weight: Tensor  # [B, K]
     mean: Tensor  # [B, K]
-    sd: Tensor  # [B, K]
-    rate: Tensor  # [B], of the prior on 1 / sd^2
+    log_sd: Tensor  # [B, K]
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights, [B, K]."""
+        return self.log_weight.exp()
+
+    @property
+    def sd(self) -> Tensor:
+        """Standard deviations, [B, K]."""
+        return self.log_sd.exp()
 
 
 @dataclass(frozen=True)
 class MixtureParameters:
-    """Live parameters of mixtures of m + 1 normals: 3 (m + 1) of them."""
+    """Live parameters of mixtures of m + 1 normals: 3 m + 2 of them."""
 
     most: int
 
     def __call__(self, model: Tensor) -> Tensor:
-        """Live mask [B, 3 most]: first mean and gaps, log sds, weights, log rate."""
+        """Live mask [B, 3 most - 1]: first mean and gaps, scales, sticks."""
         place = torch.arange(self.most, device=model.device)
         component, stick = place <= model, place[:-1] < model
-        return torch.cat([component, component, stick, torch.ones_like(model, dtype=torch.bool)], -1)
+        return torch.cat([component, component, stick], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +59,15 @@ class NormalMixtures:
         \sigma_k^{-2} \sim \mathrm{Gamma}(2, \beta), \quad \beta \sim \mathrm{Gamma}(0.2, 10 / R^2)
 
     with :math:`\xi` the midpoint and R the range of the data, and every K as likely as another; the order of
-    the means multiplies their density by K!. The coordinates are, in units of R and R / K: the first mean,
-    the logs of the gaps between means, the logs of the :math:`\sigma_k`, sticks that are broken into w, and
-    the log of :math:`\beta R^2`; the Jacobians are those of torch's transforms.
+    the means multiplies their density by K!. The rate is integrated out: with :math:`h = 10 / R^2`,
+
+    .. math::
+        p(\tau_1, .., \tau_K) = \frac{\Gamma(2 K + 0.2)}{\Gamma(0.2)}
+            \frac{h^{0.2} \prod_k \tau_k}{(h + \sum_k \tau_k)^{2 K + 0.2}}, \qquad \tau_k = \sigma_k^{-2} .
+
+    The coordinates are: the first mean; u for each gap :math:`\tfrac{R}{5 K} \log(1 + e^{5 (u + 1)})` between
+    means, about linear, so that gaps that are sure are about normal; the logs of the :math:`\sigma_k`; and
+    sticks that are broken into w.
 
     Model m of ``Counting(most)`` has m + 1 components.
 
@@ -66,11 +84,11 @@ class NormalMixtures:
 
     Example:
         >>> target = NormalMixtures(torch.tensor([-1.0, -0.9, 1.0, 1.1, 0.8]), most=3)
-        >>> x = Parameterised(torch.tensor([[1], [0]]), torch.zeros(2, 9))
+        >>> x = Parameterised(torch.tensor([[1], [0]]), torch.zeros(2, 8))
         >>> str(target.measure), target.log_density(x).shape
-        ('counting measure on {0, .., 2} with up to 9 parameters', torch.Size([2]))
+        ('counting measure on {0, .., 2} with up to 8 parameters', torch.Size([2]))
         >>> [round(v, 3) for v in target.components(1, x.theta[:1]).mean[0].tolist()]
-        [-0.475, 0.575]
+        [-0.475, 0.576]
     """
 
     y: Tensor
@@ -87,8 +105,8 @@ class NormalMixtures:
 
     @property
     def measure(self) -> WithParameters[Tensor]:
-        """Numbers of components, with three parameters each."""
-        return WithParameters(Counting(self.most), 3 * self.most, MixtureParameters(self.most))
+        """Numbers of components, with a mean, a scale and a weight each, less one."""
+        return WithParameters(Counting(self.most), 3 * self.most - 1, MixtureParameters(self.most))
 
     def log_density(self, x: Parameterised) -> Tensor:
         """Log p(y | theta) + log p(theta | K) - log most, [B] float64."""
@@ -100,55 +118,50 @@ class NormalMixtures:
         return out - math.log(self.most)
 
     def components(self, m: int, theta: Tensor) -> Components:
-        """The mixture at parameters [B, 3 most] of model m."""
+        """The mixture at parameters [B, 3 most - 1] of model m."""
         return self._decode(m, theta)[0]
 
     def predictive(self, m: int, theta: Tensor, at: Tensor) -> Tensor:
         """Density [B, G] of a new number, at points [G]."""
         mixture = self.components(m, theta)
-        each = _log_normal(at.to(theta), mixture.mean[..., None], mixture.sd.log()[..., None])
-        return (mixture.weight.log()[..., None] + each).logsumexp(1).exp()
+        each = _log_normal(at.to(theta), mixture.mean[..., None], mixture.log_sd[..., None])
+        return (mixture.log_weight[..., None] + each).logsumexp(1).exp()
 
     def _decode(self, m: int, theta: Tensor) -> tuple[Components, Tensor]:
         """The mixture, and log |det| [B] of the map from the coordinates to it."""
         k, low, span = m + 1, float(self.y.min()), float(self.y.max() - self.y.min())
-        exp, sticks = ExpTransform(), StickBreakingTransform()
-        place, scale, stick, rate = theta.split([self.most, self.most, self.most - 1, 1], -1)
-        first, log_gap, log_sd = low + span * (0.5 / k + place[:, :1]), place[:, 1:k], scale[:, :k]
-        unit = span / k
-        gap, sd, beta = exp(log_gap) * unit, exp(log_sd) * (0.5 * unit), exp(rate[:, 0]) / span**2
-        weight = sticks(stick[:, :m]) if m else torch.ones_like(first)
+        place, scale, stick = theta.split([self.most, self.most, self.most - 1], -1)
+        bent, log_scale = BEND * (place[:, 1:k] + 1), scale[:, :k]
+        first, gap = low + span * (0.5 / k + place[:, :1]), span / k / BEND * softplus(bent)
+        log_sd = log_scale + math.log(0.5 * span / k)
+        even = torch.arange(m, 0, -1).to(theta).log()  # a stick of 0 breaks off an equal share
+        broken, left = logsigmoid(stick[:, :m] - even), logsigmoid(even - stick[:, :m])
+        before = torch.nn.functional.pad(left.cumsum(-1), (1, 0))  # log of what is left
+        log_weight = torch.cat([broken + before[:, :m], before[:, m:]], -1)
         log_det = (
-            exp.log_abs_det_jacobian(log_gap, gap).sum(-1)
-            + exp.log_abs_det_jacobian(log_sd, sd).sum(-1)
-            + exp.log_abs_det_jacobian(rate, beta).sum(-1)
-            + math.log(span) + m * math.log(unit) + k * math.log(0.5 * unit) - 2 * math.log(span)
+            logsigmoid(bent).sum(-1) + log_sd.sum(-1) + (broken + left + before[:, :m]).sum(-1)
+            + math.log(span) + m * math.log(span / k)
         )  # fmt: skip
-        if m:
-            log_det = log_det + sticks.log_abs_det_jacobian(stick[:, :m], weight)
         mean = torch.cat([first, gap], -1).cumsum(-1)  # of determinant 1
-        return Components(weight, mean, sd, beta), log_det
+        return Components(log_weight, mean, log_sd), log_det
 
     def _log_density(self, m: int, theta: Tensor) -> Tensor:
         mixture, log_det = self._decode(m, theta)
         low, high = float(self.y.min()), float(self.y.max())
-        span, log_sd = high - low, mixture.sd.log()
+        span, log_sd = high - low, mixture.log_sd
         each = _log_normal(self.y.to(theta)[:, None], mixture.mean[:, None], log_sd[:, None])
-        likelihood = (mixture.weight.log()[:, None] + each).logsumexp(-1).sum(-1)
+        likelihood = (mixture.log_weight[:, None] + each).logsumexp(-1).sum(-1)
         middle, width = (torch.as_tensor(v).to(theta) for v in (0.5 * (low + high), math.log(span)))
         of_mean = _log_normal(mixture.mean, middle, width).sum(-1) + math.lgamma(m + 2)
-        of_precision = _log_gamma((-2 * log_sd).exp(), 2.0, mixture.rate[:, None])
-        of_sd = (of_precision + math.log(2.0) - 3 * log_sd).sum(-1)
-        of_rate = _log_gamma(mixture.rate, 0.2, torch.as_tensor(10 / span**2).to(theta))
-        return likelihood + of_mean + of_sd + of_rate + math.lgamma(m + 1) + log_det
+        log_h = math.log(10 / span**2)
+        total = torch.nn.functional.pad(-2 * log_sd, (0, 1), value=log_h).logsumexp(-1)  # of h and all tau
+        of_tau = math.lgamma(2 * m + 2.2) - math.lgamma(0.2) + 0.2 * log_h - (2 * m + 2.2) * total
+        of_sd = of_tau + (math.log(2.0) - 5 * log_sd).sum(-1)  # tau is sd^-2, and |d tau / d sd| 2 sd^-3
+        return likelihood + of_mean + of_sd + math.lgamma(m + 1) + log_det
 
 
 def _log_normal(value: Tensor, mean: Tensor, log_sd: Tensor) -> Tensor:
     return -0.5 * ((value - mean) * (-log_sd).exp()).square() - log_sd - 0.5 * math.log(2 * math.pi)
-
-
-def _log_gamma(value: Tensor, shape: float, rate: Tensor) -> Tensor:
-    return shape * rate.log() - math.lgamma(shape) + (shape - 1) * value.log() - rate * value
 
 
 GALAXIES = (
@@ -175,3 +188,40 @@ def galaxies(most: int = 5) -> NormalMixtures:
         82
     """
     return NormalMixtures(torch.tensor(GALAXIES, dtype=torch.float64) / 1000, most)
+
+
+ACIDITY = (
+    2.928524, 3.910021, 3.732896, 3.688879, 3.822098, 3.735286, 4.143135, 4.276666, 3.931826, 4.077537,
+    4.779123, 4.234107, 4.276666, 4.543295, 6.467388, 4.127134, 3.977811, 4.264087, 4.007333, 3.921973,
+    5.384495, 4.912655, 4.046554, 4.043051, 4.406719, 4.505350, 3.931826, 6.752270, 6.928538, 5.994460,
+    4.248495, 4.060443, 4.727388, 6.047372, 4.082609, 4.244200, 4.890349, 4.416428, 5.743003, 4.127134,
+    5.489764, 4.778283, 5.249652, 4.855929, 4.128746, 4.442651, 4.025352, 4.290459, 4.593098, 4.652054,
+    4.178992, 4.382027, 5.569489, 5.049856, 4.188138, 6.629363, 4.647271, 4.784989, 4.348987, 5.361292,
+    4.574711, 4.442651, 6.120297, 4.060443, 4.143135, 4.510860, 6.049733, 4.510860, 4.406719, 6.343880,
+    4.430817, 5.929589, 5.973301, 4.481872, 4.301359, 6.452680, 4.204693, 4.143135, 6.603944, 4.644391,
+    5.863631, 4.025352, 5.717028, 5.308268, 6.267201, 4.060443, 5.017280, 4.510860, 5.834811, 4.330733,
+    4.007333, 6.806829, 5.257495, 4.624973, 4.781641, 4.099332, 7.044382, 3.914021, 4.330733, 4.016383,
+    5.572154, 4.043051, 4.843399, 4.110874, 4.454347, 4.356709, 6.154858, 6.284321, 6.978214, 4.301359,
+    5.929855, 4.465908, 6.035481, 6.726473, 7.105130, 6.014937, 4.882802, 7.032095, 4.518522, 6.476665,
+    6.125558, 4.189655, 5.323498, 4.938065, 6.313548, 5.853925, 6.278146, 7.020191, 5.023881, 4.262680,
+    6.725634, 6.489205, 5.743003, 6.739337, 6.466145, 6.855409, 5.120983, 5.913773, 6.516932, 4.058717,
+    6.213608, 6.554218, 6.155707, 4.314818, 6.662494, 6.749931, 6.100319, 4.112512, 6.946014, 4.131961,
+    6.234411, 6.595781, 6.683861, 6.957973, 4.497585,
+)  # fmt: skip
+"""Log of an acidity index of 155 lakes in Wisconsin."""
+
+
+def acidity(most: int = 5) -> NormalMixtures:
+    """How many groups the acidity of 155 lakes, on the log scale, falls into.
+
+    References:
+        Modeling lake-chemistry distributions: approximate Bayesian methods for estimating a finite-mixture
+        model (Crawford, DeGroot, Kadane and Small, 1992), Technometrics 34 (the data); On Bayesian analysis
+        of mixtures with an unknown number of components (Richardson and Green, 1997), JRSS B 59, section 4
+        (the same model of them).
+
+    Example:
+        >>> len(acidity().y)
+        155
+    """
+    return NormalMixtures(torch.tensor(ACIDITY, dtype=torch.float64), most)

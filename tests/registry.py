@@ -36,7 +36,7 @@ from ctsgfn.kernels.spaces.parameter_kernels import with_parameters_kernels
 from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
-from ctsgfn.laplace import Normals
+from ctsgfn.normal_fits import Normals
 from ctsgfn.space import Space
 from ctsgfn.target import Density, Target, as_target
 

@@ -17,20 +17,20 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors two_sided",
+        "errors two_sided normal_fits",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic acyclic_sums subsets evidence mixture_fit moves",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace model_target graph_draws graph_data graph_chains",
-        "kernel space graph_evidence counted mala plots pyro_target from_stan quadrature",
+        "kernel space graph_evidence subset_evidence counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse variational from_pyro predictive likelihood coordinate_walk",
         "walks balance gaussian_fits exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance annealing history sampler_files",
         "behaviours warmup subtrajectories divergences check_charts check_pairing check_target check_walks",
         "replay optimisation check_flow check_mass builders",
-        "training start_law",
+        "training start_law model_fits",
         "bridge",
         "smc chains",
         "refine",

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, linear, softplus
 
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
@@ -32,6 +32,12 @@ from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import zero_init
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+WIDTH = 3.0
+"""Of the wide law of a defensive mixture."""
+
+_LARGEST = 2.0
+"""Bound of a log-scale beside the wide law."""
 
 _EDGE = 8.0
 """Coordinates enter scales and networks as they are up to here, and by their logarithm beyond."""
@@ -99,7 +105,10 @@ class AutoregressiveLaw(CoordinateLaw):
             c = choose(logit)[:, None]
             noise = torch.randn_like(mean)
             u = centre.gather(-1, c).squeeze(-1) + log_width.gather(-1, c).squeeze(-1).exp() * noise
-            a[:, i] = mean + a @ slope[i] + (log_scale + seen @ log_slope[i]).exp() * u
+            a[:, i] = mean + a @ slope[i] + head.bounded(log_scale + seen @ log_slope[i]).exp() * u
+            if head.share > 0:
+                apart = torch.rand_like(mean) < head.share
+                a[:, i] = torch.where(apart, WIDTH * torch.randn_like(mean), a[:, i])
             seen[:, i] = tamed(a[:, i])
             hidden = hidden.addcmul(seen[:, i : i + 1], weights[:, i])
         return a[:, head.order.argsort()]
@@ -115,11 +124,15 @@ class AutoregressiveLaw(CoordinateLaw):
         mean, log_scale, rest = head.split(head.out(h).unflatten(-1, (head.base.dim, -1)))
         logit, centre, log_width = rest
         mean = mean + linear(a, head.slope.tril(-1))
-        log_scale = log_scale + linear(seen, head.log_slope.tril(-1))
+        log_scale = head.bounded(log_scale + linear(seen, head.log_slope.tril(-1)))
         u = (a - mean) * (-log_scale).exp()
         z = (u[..., None] - centre) * (-log_width).exp()
         each = logit.log_softmax(-1) - 0.5 * z.square() - log_width
-        return (each.logsumexp(-1) - log_scale - _HALF_LOG_TWO_PI).sum(-1)
+        of_each = each.logsumexp(-1) - log_scale
+        if head.share > 0:
+            wide = math.log(head.share / WIDTH) - 0.5 * (a / WIDTH).square()
+            of_each = torch.logaddexp(of_each + math.log1p(-head.share), wide)
+        return (of_each - _HALF_LOG_TWO_PI).sum(-1)
 
 
 class AutoregressiveMixture(Head):
@@ -133,6 +146,8 @@ class AutoregressiveMixture(Head):
         components: C.
         hidden: width of the network.
         layers: its hidden layers.
+        share: of a defensive mixture, per coordinate: with this probability it is drawn from N(0, 3^2),
+            whatever those before it are, so that weights against other laws stay bounded.
         order: the coordinates in the order in which they are drawn; as they stand if None.
         tril: L [dim, dim], the coordinates taken in that order; the identity if None.
 
@@ -157,6 +172,7 @@ class AutoregressiveMixture(Head):
         *,
         hidden: int = 64,
         layers: int = 2,
+        share: float = 0.0,
         order: Sequence[int] | None = None,
         tril: Tensor | None = None,
     ) -> None:
@@ -170,7 +186,9 @@ class AutoregressiveMixture(Head):
         order = range(dim) if order is None else order
         if sorted(order) != list(range(dim)):
             raise InvalidInput(f"order must name each of the {dim} coordinates once, got {list(order)}.")
-        self.components = components
+        if not 0 <= share < 1:
+            raise InvalidInput(f"the share of the wide law must be at least 0 and below 1, got {share}.")
+        self.components, self.share = components, share
         self.register_buffer("order", torch.tensor(list(order)), persistent=False)
         # a unit of degree k sees the context and the first k coordinates
         coordinate, none = torch.arange(1, dim + 1), torch.zeros(width, dtype=torch.long)
@@ -204,6 +222,10 @@ class AutoregressiveMixture(Head):
         """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
         logit, centre, log_width = outputs[..., 2:].unflatten(-1, (3, self.components)).unbind(-2)
         return outputs[..., 0], outputs[..., 1], (logit, centre, log_width)
+
+    def bounded(self, log_scale: Tensor) -> Tensor:
+        """The log-scales; beside a wide law, which leads to places unknown, smoothly bounded."""
+        return log_scale if self.share == 0 else _LARGEST - softplus(_LARGEST - log_scale)
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> AutoregressiveLaw:
         """Law of the coordinates, [B, dim].

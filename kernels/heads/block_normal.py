@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from ctsgfn.distributions import CoordinateLaw
 from ctsgfn.kernel import Head
-from ctsgfn.laplace import Normals
 from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import zero_init
+from ctsgfn.normal_fits import Normals
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 

@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,8 @@ from ctsgfn.networks import MLP, FeatureEncoder, zero_init
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.space import Space
 from ctsgfn.states import Batch
-from ctsgfn.subsets import Subsets
-from ctsgfn.target import HasChanges, Target
+from ctsgfn.subsets import LISTED, Subsets
+from ctsgfn.target import HasChanges, HasLosses, Target
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ def subset_kernels(
 
     Args:
         space: of subsets.
-        target: where it has ``changes``, the forward kernel starts as a climb of the target by single items,
-            and the backward kernel takes away first what is missed least.
+        target: where it has ``changes``, or there are so few items that its neighbours are simply evaluated,
+            the forward kernel starts as a climb of the target by single items, and the backward kernel takes
+            away first what is missed least.
         hidden: width of each network.
         layers: hidden layers of each network.
 
@@ -171,10 +173,20 @@ def subset_kernels(
     size = add.base.size
 
     sizes = {"hidden": hidden, "layers": layers}
+    change: Callable[[Subset], Tensor] | None = None
     if isinstance(target, HasChanges):
-        changes, missed = target.changes, changes_of(space, target.log_density, space.kappa_b)
-        forward = informed_kernel(space, lambda s: changes(s.members), **sizes)
-        return forward, informed_backward(space, missed, **sizes)
+        changes = target.changes
+        change = lambda s: changes(s.members)  # noqa: E731
+    elif target is not None and target.measure == space.points and size <= LISTED:
+        change = changes_of(space, target.log_density)
+    if change is not None:
+        assert target is not None
+        if isinstance(target, HasLosses):
+            losses = target.losses
+            missed: Callable[[Subset], Tensor] = lambda s: losses(s.members)  # noqa: E731
+        else:
+            missed = changes_of(space, target.log_density, space.kappa_b)
+        return informed_kernel(space, change, **sizes), informed_backward(space, missed, **sizes)
 
     def plain() -> FeatureEncoder:
         return FeatureEncoder(space.features, MLP(space.width, hidden, layers), hidden)
