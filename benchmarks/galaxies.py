@@ -2,9 +2,9 @@
 
 Question: with the model and the priors of Richardson and Green (1997), what is the posterior of the number
 of components K, given that there are at most five? ``flow`` is one flow over all numbers and parameters, the
-default of ``fit``; ``nested`` is dynesty (1,000 live points, random walks of 60 steps), once for each K, on the same
-model with the rate of the scales kept as a parameter: it shares no code with the flow, and its errors are
-large beside the flow's.
+default of ``fit``; ``nested`` is dynesty (1,000 live points, random walks of 60 steps), once for each K, on
+the same model with the rate of the scales kept as a parameter: it shares no code with the flow, its errors
+are large beside the flow's, and with K = 4 and 5 its walks may miss modes.
 
 Data: velocities of 82 galaxies, and the log acidity of 155 lakes. Published for the galaxies, from
 reversible jump over 1 to 30 components: 0, 0, .061, .128 and .182 (Richardson and Green, 1997, Table 1, as
