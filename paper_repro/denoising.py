@@ -78,7 +78,7 @@ def train_denoiser(
         The loss of each update.
     """
     kernel: Any = gfn.forward_kernel
-    (head,) = kernel.heads
+    (head,), device = kernel.heads, kernel.anchor.device
     parameters = [p for p in kernel.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=lr)
     losses = []
@@ -86,9 +86,9 @@ def train_denoiser(
         for group in optimiser.param_groups:
             group["lr"] = lr * cosine(update / updates)
         step = torch.randint(1, len(levels.noise), (rows,))
-        carried, noise, decay, pace = (v[step, None] for v in vars(levels).values())
-        epsilon = torch.randn_like(data := draw(rows))
-        s = Slice(carried * data + noise * epsilon, step)
+        carried, noise, decay, pace = (v[step, None].to(device) for v in vars(levels).values())
+        epsilon = torch.randn_like(data := draw(rows).to(device))
+        s = Slice(carried * data + noise * epsilon, step.to(device))
         mu = head(kernel.encoder(s, None), s, None).loc / pace
         error = (mu - (noise * s.x - epsilon) / decay).square().sum(-1)
         loss = (0.5 * pace[:, 0].square() * error if weighted else error).mean()

@@ -47,6 +47,7 @@ from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.encoders import SlicedEncoder
 from ctsgfn.kernels.heads.gaussian import GaussianStep
 from ctsgfn.kernels.spaces.diffusion import Slice, ornstein_uhlenbeck, time_waves
+from ctsgfn.measures import Lebesgue
 from ctsgfn.seeding import seeded
 from ctsgfn.target import as_target
 from ctsgfn.walks import arrivals
@@ -54,7 +55,9 @@ from ctsgfn.walks import arrivals
 PIXELS, GREYS, TEST = 64, 17, 360
 SLICES, FIRST, LAST = 20, -5.0, 7.0
 """Slices, and log signal-to-noise ratios of the first and of the last one before the data."""
-HIDDEN, LAYERS, BATCH, UPDATES, LR, SCALE = 256, 2, 32, 3000, 2e-3, 0.25
+HIDDEN, LAYERS, BATCH, UPDATES, LR = 256, 2, 32, 3000, 2e-3
+SCALE = 0.25
+"""Size of a pixel that counts, in the network of p_B."""
 METHODS = ("MLE-GFN", "p_B fixed", "DDPM, simple", "DDPM, weighted")
 
 
@@ -100,7 +103,7 @@ def build(method: str) -> tuple[GFlowNet[Slice], Levels]:
 
     bound = 2.0 if likelihood else None
     encoder = PixelEncoder(PIXELS, waves, HIDDEN, LAYERS)
-    ahead = GaussianStep(PIXELS, encoder.width, pace=lambda s: pace[s.step], log_variance_bound=bound)
+    ahead = GaussianStep(PIXELS, encoder.width, pace=lambda s: pace.to(s.x)[s.step], log_variance_bound=bound)
     forward = Kernel(space.kappa, encoder, [ahead])
     backward = diffuse(space.kappa_b)
     if method == "MLE-GFN":
@@ -109,7 +112,7 @@ def build(method: str) -> tuple[GFlowNet[Slice], Levels]:
     return GFlowNet(space, forward, backward), levels
 
 
-UNKNOWN = as_target(lambda x: torch.zeros(len(x)).to(x), ornstein_uhlenbeck(PIXELS, 2).points)
+UNKNOWN = as_target(lambda x: torch.zeros(len(x)).to(x), Lebesgue(PIXELS))
 """Only data are known of the target."""
 
 
@@ -128,7 +131,7 @@ def bits(gfn: GFlowNet[Slice], grey: Tensor, walks: int) -> Record:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet distance of normals with the moments of two sets of images (pixels in [0, 1])."""
+    """Squared Fréchet distance of normals with the moments of two sets of images (pixels in [0, 1])."""
     a, b = (v.double() / (GREYS - 1) for v in (a, b))
     first, second = a.T.cov(), b.T.cov()
     values, vectors = torch.linalg.eigh(first)
