@@ -140,3 +140,12 @@ def test_digits_are_found_again_and_distances_are_zero_at_home(monkeypatch: pyte
     assert abs(digits.frechet(train, train)) < 1e-6
     assert digits.frechet(train, test) == pytest.approx(0.12, abs=0.02)
     assert digits.frechet(train, test + 1) > digits.frechet(train, test)
+
+
+def test_orderings_say_how_sure_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PAPER))
+    compared = script(PAPER / "orderings.py").compared
+    assert compared([1.0], [2.0]) == "holds, one run"
+    assert compared([2.0], [1.0, 1.1]) == "**does not hold**, one run on a side"
+    assert compared([1.0, 1.1, 0.9], [5.0, 5.5, 4.5]).startswith("holds, p = 0.000")
+    assert compared([1.0, 2.0, 3.0], [1.1, 2.1, 2.9]).startswith("not to be told apart")
