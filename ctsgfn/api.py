@@ -62,6 +62,7 @@ def fit(
     batch_size: int = 300,
     lr: float | None = None,
     lr_log_z: float = 1e-1,
+    average: float | None = None,
     slices: int | None = None,
     hidden: int = 64,
     layers: int = 2,
@@ -107,6 +108,7 @@ def fit(
         batch_size: trajectories per update.
         lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
+        average: decay of a moving average of the parameters, with which a training run ends; see ``train``.
         slices: diffusion steps on R^d (8 after a mixture, 50 alone), steps on circles (10).
         hidden: width of the networks.
         layers: hidden layers of the networks on R^d.
@@ -149,7 +151,7 @@ def fit(
     if objective is None:
         objective = log_partition_variance if name in GROWN else trajectory_balance
     limit = None if budget is None else Budget(seconds(budget))
-    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint, limit)
+    training = Training(objective, steps, batch_size, lr, lr_log_z, progress_bar, checkpoint, limit, average=average)
     with seeded(seed):
         if name == "diffusion":
             settings = Euclidean(kernel, slices, hidden, layers, langevin, kind)

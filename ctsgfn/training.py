@@ -50,6 +50,7 @@ def train(
     lr_log_z: float = 1e-1,
     schedule: Schedule = cosine,
     clip_norm: float | None = 10.0,
+    average: float | None = None,
     start_log_z: bool = True,
     chunk: int = CHUNK,
     seed: int | None = None,
@@ -80,6 +81,8 @@ def train(
         lr_log_z: Adam's rate for log Z.
         schedule: progress -> factor of both rates.
         clip_norm: bound on the gradient norm of the networks, None for none.
+        average: decay in [0, 1) of the exponential moving average of the parameters, which the run ends with;
+            None for the last ones.
         start_log_z: set log Z to the first batch's median log-weight, instead of where it stands.
         chunk: rows per recomputed run of the two-pass gradient.
         seed: seed of the run; the caller's generator is left as it was.
@@ -111,6 +114,8 @@ def train(
     for name, rate in (("lr", lr), ("lr_log_z", lr_log_z)):
         if not rate > 0:
             raise InvalidInput(f"{name} must be positive, got {rate!r}.")
+    if average is not None and not 0.0 <= average < 1.0:
+        raise InvalidInput(f"average must be a decay in [0, 1), such as 0.99, or None, got {average!r}.")
     require_same_measure(gfn, target)
     wanted = objective.wanted if isinstance(objective, Objective) else Wanted(flow=gfn.log_flow is not None)
     pathwise = isinstance(objective, Objective) and objective.reparameterised
@@ -128,7 +133,7 @@ def train(
             "behaviour=from_data(x, reparameterised=True)."
         )
     pace = Pace(steps, seconds)
-    run = Run(gfn, behaviour, lr, lr_log_z, schedule, pace)
+    run = Run(gfn, behaviour, lr, lr_log_z, schedule, pace, average)
     history = History()
     floor = target.floor if isinstance(target, Density) else None
     with seeded(seed):
@@ -157,7 +162,7 @@ def train(
                         f"the loss is {float(loss)} at step {step}: lower lr, set clip_norm, or pass a "
                         "bounded penalty g= to the objective."
                     )
-                norm = run.update(clip_norm)
+                norm = run.update(clip_norm, step)
                 history.record(loss, arrays, norm, trajectories.own, floor)
                 if isinstance(behaviour, Remembers):
                     behaviour.remember(gfn, trajectories, arrays)
@@ -182,6 +187,7 @@ def train(
             )
         finally:
             bar.close()
+        run.finish()
     return history
 
 
@@ -199,6 +205,7 @@ class Training:
     budget: Budget | None = None
     stages: int = 1  # runs from here on that share what is left of it
     gap: float | None = None  # see ``train``
+    average: float | None = None
 
     @property
     def pathwise(self) -> bool:
@@ -240,6 +247,7 @@ class Training:
             behaviour=behaviour,
             lr=self.lr,
             lr_log_z=self.lr_log_z,
+            average=self.average,
             progress_bar=self.progress_bar,
             label=label,
             checkpoint=None if path is None else path.with_name(f"{path.stem}_{label}{path.suffix}"),

@@ -99,17 +99,20 @@ BEHAVIOURS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("drawn_by", BEHAVIOURS)
-def test_resuming_gives_the_numbers_of_an_uninterrupted_run(drawn_by: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("drawn_by", "average"), [*((name, None) for name in BEHAVIOURS), ("uniform", 0.9)])
+def test_resuming_gives_the_numbers_of_an_uninterrupted_run(
+    drawn_by: str, average: float | None, tmp_path: Path
+) -> None:
     whole = grid_flow()
-    expected = run(whole, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5)
+    expected = run(whole, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5, average=average)
     path = tmp_path / "run.pt"
     halted = grid_flow()
     with pytest.raises(Stop):
-        run(halted, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5, checkpoint=path, checkpoint_every=4,
-            on_step=stop_at(9))  # fmt: skip
+        run(halted, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5, average=average, checkpoint=path,
+            checkpoint_every=4, on_step=stop_at(9))  # fmt: skip
     resumed = grid_flow(seed=99)  # other numbers, all of which the checkpoint replaces
-    history = run(resumed, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5, checkpoint=path, checkpoint_every=4)
+    history = run(resumed, 12, behaviour=BEHAVIOURS[drawn_by](), seed=5, average=average, checkpoint=path,
+                  checkpoint_every=4)  # fmt: skip
     assert torch.equal(parameters(resumed), parameters(whole))
     for name, values in asdict(expected).items():  # NaN where nothing was drawn by the flow alone
         assert repr(getattr(history, name)) == repr(values)
@@ -122,6 +125,18 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     done = parameters(gfn)
     assert run(gfn, 3, seed=5, checkpoint=tmp_path / "run.pt").steps == 3
     assert torch.equal(parameters(gfn), done)
+
+
+def test_a_run_ends_with_the_average_of_its_updates() -> None:
+    """Weights of the k-th of n: min(decay, (k - 1) / k) pushed through those after it, by hand."""
+    gfn, path = grid_flow(), list[Tensor]()
+    run(gfn, 6, seed=3, average=0.75, on_step=lambda step, b: path.append(parameters(gfn)))
+    expected = torch.zeros_like(path[0])
+    for step, now in enumerate(path):
+        decay = min(0.75, step / (step + 1))
+        expected = decay * expected + (1 - decay) * now
+    torch.testing.assert_close(parameters(gfn), expected)
+    assert not torch.allclose(parameters(gfn), path[-1])
 
 
 def test_interrupts_leave_a_usable_flow() -> None:
@@ -198,6 +213,7 @@ def test_choices_of_a_walk_back_have_no_pathwise_gradient() -> None:
         ({"lr": 0.0}, "lr must be positive, got 0.0"),
         ({"lr_log_z": -1.0}, "lr_log_z must be positive"),
         ({"lr": math.nan}, "lr must be positive, got nan"),
+        ({"average": 1.0}, r"average must be a decay in \[0, 1\)"),
         ({"objective": reverse_kl, "behaviour": epsilon_uniform(0.1)}, "takes no behaviour"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else "",
@@ -230,6 +246,8 @@ def test_checkpoints_of_other_runs(tmp_path: Path) -> None:
         train(flow(hypergrid_kernels, other), ramp(other), steps=1, checkpoint=path, progress_bar=False)
     with pytest.raises(BadCheckpoint, match="flow of another shape"):
         run(flow(hypergrid_kernels, SPACE, hidden=8), 1, checkpoint=path)
+    with pytest.raises(BadCheckpoint, match="saved without an average"):
+        run(grid_flow(), 1, checkpoint=path, average=0.5)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadCheckpoint):
         run(grid_flow(), 1, checkpoint=path)
