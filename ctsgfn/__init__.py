@@ -18,6 +18,7 @@ from ctsgfn.kernel import Head, Kernel
 from ctsgfn.measures import Atom, Counting, Haar, Lebesgue, Product, Sum
 from ctsgfn.model_posterior import ModelPosterior, model_posterior
 from ctsgfn.model_target import as_model_target, one_model
+from ctsgfn.presets import THOROUGH
 from ctsgfn.reference import Branch, ReferenceKernel
 from ctsgfn.sampler import Sampler
 from ctsgfn.space import Space
@@ -30,6 +31,7 @@ from ctsgfn.with_parameters import Parameterised, WithParameters
 __version__ = "0.1.0"
 
 __all__ = [
+    "THOROUGH",
     "Acyclic",
     "Atom",
     "Balance",

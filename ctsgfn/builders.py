@@ -27,6 +27,8 @@ from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.heads.informed import changes_of, informed_backward, informed_kernel
 from ctsgfn.kernels.heads.per_model import OneModel, PerModelHead
+from ctsgfn.kernels.heads.straying import straying
+from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
@@ -120,6 +122,25 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
         only = AutoregressiveMixture(options["dim"], 0, **autoregressive, **size)
         forward = Kernel(space.kappa, NoContext(), [only])
     return Built(_assemble(space, (forward, backward), options), inner)
+
+
+def strayed(gfn: GFlowNet[Any]) -> Kernel[Any]:
+    """The forward kernel of a flow that draws coordinate by coordinate, with one that strays: to explore."""
+    return straying(gfn.forward_kernel)
+
+
+def build_annealed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
+    """Whitened R^d, annealed Langevin moves after a mixture of normals.
+
+    Options: dim, moves, time, hidden, layers, location and scale_tril of the whitening; mixture: share, mean
+    and tril of the normals; and wide: more dimensions than networks and normals can be trained in.
+    """
+    whitening = Whitening(options["location"], options["scale_tril"])
+    inner = transformed(on_line(target), whitening, Lebesgue(options["dim"]))
+    space = annealed(options["dim"], options["moves"], options["time"])
+    first = FullMixture(Mixture(**options["mixture"])).requires_grad_(not options["wide"])
+    size = {"hidden": options["hidden"], "layers": options["layers"], "networks": not options["wide"]}
+    return Built(_assemble(space, annealed_kernels(space, inner, first=first, **size), options), inner)
 
 
 def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
@@ -263,6 +284,7 @@ def _assemble(space: Space[Any, Any], kernels: Kernels, options: Mapping[str, An
 
 BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "diffusion": build_diffusion,
+    "annealed": build_annealed,
     "cube": build_cube,
     "torus": build_torus,
     "hypergrid": build_structures,

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
-from ctsgfn.builders import on_line
+from ctsgfn.behaviours import Behaviour, from_data, guided, mixed, on_policy
+from ctsgfn.builders import on_line, strayed
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gaussian_fits import WIDE
 from ctsgfn.importance import Importance
-from ctsgfn.objectives import trajectory_balance
+from ctsgfn.objectives import log_partition_variance, trajectory_balance
 from ctsgfn.penalties import huber
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, evaluate
@@ -41,6 +41,7 @@ SAID = {
     "autoregressive": "a mixture per coordinate, given those before it",
     "finer": "a finer mixture",
     "chain": "diffusion steps after a mixture",
+    "annealed": "annealed Langevin moves after a mixture",
 }
 
 WIDEST = 128
@@ -77,7 +78,7 @@ def fit_euclidean(
     start = warm_up(line, dim, like=like)
 
     if dim > WIDE and kernel in ("auto", "mixture"):
-        return _as_fitted(started("mixture", target, start, like, settings, training.reads_flow), start)
+        return _wide(target, start, like, settings, training, behaviour)
     ladder = LADDER if kernel == "auto" else LADDER[1:2]
 
     def stage(name: str, later: int) -> tuple[Sampler[Any, Tensor], Evidence]:
@@ -119,20 +120,36 @@ def fit_euclidean(
     return sampler
 
 
-def _as_fitted(sampler: Sampler[Any, Tensor], start: WarmUp) -> Sampler[Any, Tensor]:
-    """A mixture in many dimensions, as the warm-up fitted it; ``refine`` goes on where that is not enough.
+def _wide(
+    target: Target[Tensor],
+    start: WarmUp,
+    like: Tensor,
+    settings: Euclidean,
+    training: Training,
+    behaviour: Behaviour | None,
+) -> Sampler[Any, Tensor]:
+    """In many dimensions: a mixture as the warm-up fitted it, and annealed moves after it where needed.
 
     Its normals have the best evidence bound already. Training would seek the same, and so many numbers would
     not bear its rate.
     """
+    sampler = started("mixture", target, start, like, settings, training.reads_flow)
     judged = _judge(sampler, encoded(sampler, start))
     with torch.no_grad():
         sampler.gfn.log_z.fill_(judged.log_z)
-    dim, short = len(start.location), _short(judged, *USABLE)
-    sampler.notes = (
-        f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"
-        + (f", not enough ({short}): {dim} coordinates are too many for richer kernels." if short else "."),
+    notes, short = (
+        [f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"],
+        _short(judged, *USABLE),
     )
+    if short and settings.kernel == "auto":
+        notes[0] += f", not enough ({short})"
+        training.say(f"{notes[0]}; trying {SAID['annealed']}.")
+        moved = started("annealed", target, start, like, settings, training.reads_flow)
+        moved, again = _trained("annealed", moved, encoded(moved, start), training, behaviour)
+        better = _better(again, judged)
+        notes.append(f"{SAID['annealed']}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
+        sampler = moved if better else sampler
+    sampler.notes = tuple(f"{note}." for note in notes)
     return sampler
 
 
@@ -145,16 +162,28 @@ def _trained(
 ) -> tuple[Sampler[Any, Tensor], Evidence]:
     """Train a sampler at particles z too, and judge it; what training made worse goes back to its start."""
     assert sampler.recipe is not None
-    if sampler.recipe["options"]["autoregressive"] is not None and training.objective is trajectory_balance:
+    autoregressive = sampler.recipe["options"].get("autoregressive") is not None
+    steps = 1000
+    if autoregressive and training.objective is trajectory_balance:
         training = replace(training, objective=trajectory_balance.using(g=huber))  # its tails start loose
+    elif name == "annealed" and training.objective is trajectory_balance:
+        training = replace(training, objective=log_partition_variance)  # log Z is nats away at first
+    if _costly(sampler):
+        steps, training = 200, replace(training, batch_size=max(2, training.batch_size // 8))
     gfn = sampler.gfn
-    if behaviour is None:
-        behaviour = on_policy if training.pathwise else mixed(on_policy, from_data(z), 1 / 3)
+    if behaviour is None and training.pathwise:
+        behaviour = on_policy
+    elif behaviour is None:
+        own = mixed(on_policy, guided(strayed), 1 / 4) if autoregressive else on_policy
+        behaviour = mixed(own, from_data(z), 1 / 3)
     fitted = None
     if name != "diffusion":
         fitted = _judge(sampler, z), {key: value.clone() for key, value in gfn.state_dict().items()}
-    sampler.history = training.run(gfn, sampler.target, behaviour, name, steps=1000)
+    sampler.history = training.run(gfn, sampler.target, behaviour, name, steps=steps)
     trained = _judge(sampler, z)
+    if name == "annealed":
+        with torch.no_grad():
+            gfn.log_z.fill_(trained.log_z)  # its objective learns none
     if fitted is None:
         return sampler, trained
     doubtful = name == "rest" and fitted[0].reliable and not trained.reliable  # nothing kept gets doubtful
@@ -166,11 +195,20 @@ def _trained(
     return sampler, trained
 
 
+def _costly(sampler: Sampler[Any, Tensor]) -> bool:
+    """Whether a draw takes many scores of many dimensions, and few numbers are learned from them."""
+    assert sampler.recipe is not None
+    return bool(sampler.recipe["options"].get("wide", False))
+
+
 def _judge(sampler: Sampler[Any, Tensor], z: Tensor) -> Evidence:
-    """Weights of 4096 draws, and the upper bound at the particles."""
+    """Weights of 4096 draws (1024 where they are costly), and the upper bound at as many particles."""
     importance: Importance[Any, Tensor] = Importance(sampler.gfn, sampler.target)
-    _, log_weight = importance.weigh(4096)
-    return estimate_evidence(log_weight, log_weight_at_target=importance.weigh_ends(z))
+    n = 1024 if _costly(sampler) else 4096
+    _, log_weight = importance.weigh(n)
+    return estimate_evidence(
+        log_weight, log_weight_at_target=importance.weigh_ends(z[:: math.ceil(len(z) / n)])
+    )
 
 
 def _gap(e: Evidence) -> float:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctsgfn.builders import build_diffusion, chain_clock
+from ctsgfn.builders import build_annealed, build_diffusion, chain_clock
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gaussian_fits import WIDE, cholesky, widening
+from ctsgfn.importance import Importance
 from ctsgfn.kernel import Head
 from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.mixture_fit import Mixture, fit_mixture
@@ -20,7 +21,7 @@ from ctsgfn.target import Target, Transformed
 from ctsgfn.warmup import WarmUp
 from ctsgfn.whitening import Whitening
 
-KERNELS = ("auto", "mixture", "autoregressive", "chain", "diffusion")
+KERNELS = ("auto", "mixture", "autoregressive", "chain", "annealed", "diffusion")
 """What ``fit(kernel=)`` takes on R^d."""
 
 FINE = 16
@@ -31,6 +32,9 @@ COMPONENTS = 8
 
 FITTED = 2000
 """Most points that a mixture is fitted to."""
+
+MOVES, TIMES, TRIED = 8, (1.0, 0.3, 0.1, 0.03), 256
+"""Annealed moves; the times of all of them that are tried untrained, and with how many draws."""
 
 FIRST = 0.95
 """Fraction of the clock that the first step of a chain covers."""
@@ -67,6 +71,8 @@ def started(
     """
     if name == "autoregressive":
         return _autoregressive(target, start, like, settings, flow)
+    if name == "annealed":
+        return _annealed(target, start, like, settings, flow)
     return _build(target, _options(name, start, settings, flow), like)
 
 
@@ -106,6 +112,26 @@ def _autoregressive(
         if len(forth) == 1:
             break
     return max(fits, key=lambda fit: fit[0])[1]
+
+
+def _annealed(
+    target: Target[Tensor], start: WarmUp, like: Tensor, settings: Euclidean, flow: bool
+) -> Sampler[Any, Tensor]:
+    """Moves of the length that has the best evidence bound before any training.
+
+    Too short, they lead nowhere; too long for the narrowest mode, they leave it and never come back.
+    """
+    keep = ("dim", "hidden", "layers", "location", "scale_tril", "mixture", "flow", "dtype")
+    options = {key: value for key, value in _options("mixture", start, settings, flow).items() if key in keep}
+    options |= {"moves": MOVES if settings.slices is None else settings.slices, "wide": options["dim"] > WIDE}
+    tried = []
+    for time in TIMES:
+        gfn, inner, _ = build_annealed(target, options | {"time": time})
+        recipe = {"builder": "annealed", "options": options | {"time": time}}
+        sampler: Sampler[Any, Tensor] = Sampler(gfn.to(like), inner, recipe=recipe)
+        _, log_weight = Importance(sampler.gfn, inner).weigh(TRIED)
+        tried.append((float(log_weight.mean()), sampler))
+    return max(tried, key=lambda pair: pair[0])[1]
 
 
 def _options(name: str, start: WarmUp, settings: Euclidean, flow: bool) -> dict[str, Any]:

@@ -67,7 +67,9 @@ class Run:
             norm = float(nn.utils.clip_grad_norm_(gradients, bound))
         self.optimiser.step()
         if self.average is not None:
-            decay = min(self.average, step / (step + 1))  # at first the plain mean: the start has no part in it
+            decay = min(
+                self.average, step / (step + 1)
+            )  # at first the plain mean: the start has no part in it
             get_ema_multi_avg_fn(decay)(self.mean, [p.detach() for p in self._learned], step)
         return norm
 
@@ -116,7 +118,7 @@ class Run:
             self.behaviour.load_state_dict(saved["memory"])
         if len(saved.get("mean", [])) != len(self.mean):
             raise BadCheckpoint(
-                f"{path} was saved {'without' if self.mean else 'with'} an average of the parameters: resume it "
+                f"{path} was saved {'without' if self.mean else 'with'} an average of the parameters: resume "
                 "with the same average=, or delete it to start afresh."
             )
         for mean, value in zip(self.mean, saved.get("mean", []), strict=True):

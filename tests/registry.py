@@ -24,8 +24,10 @@ from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
+from ctsgfn.kernels.heads.straying import Straying
 from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
+from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
 from ctsgfn.kernels.spaces.box import box, box_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
@@ -202,6 +204,14 @@ SPACES: dict[str, SpaceCase] = {
         target=bell,
         log_z=lambda space: log_bell(2),
     ),
+    "annealed": SpaceCase(
+        space=lambda: annealed(2, moves=3),
+        kernels=lambda space: GFlowNet(
+            space, *annealed_kernels(space, bell(space), hidden=16), state_flow(space, hidden=16)
+        ),
+        target=bell,
+        log_z=lambda space: log_bell(2),
+    ),
     "dag_with_parameters": SpaceCase(
         space=lambda: with_parameters(dag(2), 2, off_diagonal),
         kernels=lambda space: parameterised(dag_kernels, dag(2), space),
@@ -278,6 +288,9 @@ class Unpacked(Head):
 
 
 HEADS: dict[str, HeadCase] = {
+    "straying": HeadCase(
+        lambda width: Straying(AutoregressiveMixture(2, width, 2, hidden=16), rate=0.4, factor=2.0)
+    ),
     "autoregressive": HeadCase(lambda width: AutoregressiveMixture(2, width, 3, hidden=16, order=[1, 0])),
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "block_normal": HeadCase(lambda width: BlockNormalHead(1, 2, width), live=True),

@@ -161,10 +161,10 @@ class LangevinEncoder(Encoder):
     r"""A sliced encoder that also sees the target's score: context = (hidden, drift).
 
     .. math::
-        \mathrm{drift} = a(t)\, S\, \nabla \log r(x) + b(t)\, x / S
+        \mathrm{drift} = (g(t) + a(t))\, S\, \nabla \log r(x) + (g(t) + b(t))\, x / S
 
-    with S the scale, and a, b zero at the start; the score is clipped coordinate by coordinate at
-    ``clip / S`` and detached, and is evaluated once per visited state.
+    with S the scale, g given, and a, b learned and zero at the start; the score is clipped coordinate by
+    coordinate at ``clip / S`` and detached, and is evaluated once per visited state.
 
     References:
         Path integral sampler (Zhang and Chen, 2022), arXiv 2111.15141, section 3.3; Improved off-policy
@@ -178,10 +178,13 @@ class LangevinEncoder(Encoder):
         hidden: width of the layers.
         layers: hidden layers.
         clip: bound on the coordinates of S times the score.
+        gain: g at every step, [T + 1]; 0 if None.
 
     Raises:
         InvalidInput: when layers < 1, or the clip is not positive.
     """
+
+    gain: Tensor
 
     def __init__(
         self,
@@ -192,14 +195,17 @@ class LangevinEncoder(Encoder):
         hidden: int = 64,
         layers: int = 2,
         clip: float = 100.0,
+        gain: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not clip > 0:
             raise InvalidInput(f"the score must be clipped at a positive bound, got clip={clip!r}.")
         self.inner = SlicedEncoder(dim, waves, scale, hidden, layers, extra=(1, 1))
-        for gain in self.inner.time.outputs[1:]:
-            assert isinstance(gain, nn.Linear)
-            zero_init(gain)
+        for output in self.inner.time.outputs[1:]:
+            assert isinstance(output, nn.Linear)
+            zero_init(output)
+        self.given = gain is not None
+        self.register_buffer("gain", torch.zeros(len(waves)) if gain is None else gain, persistent=False)
         self.scale, self.clip, self.width = scale, clip, hidden
         # asked once: at every step the question would cost as much as a layer
         self.slope = target.score if isinstance(target, HasScore) else partial(score, target)
@@ -215,10 +221,13 @@ class LangevinEncoder(Encoder):
 
     def bind(self) -> Callable[[Any, Any], Steered]:
         """``forward`` for many calls."""
-        apart, gain = self.inner.apart(), 1 / self.scale
+        apart, inverse, given = self.inner.apart(), 1 / self.scale, self.gain[:, None] if self.given else None
 
         def encode(s: Any, seen: Any) -> Steered:
             hidden, a, b = apart(s)
-            return Steered(hidden, (seen * a).addcmul(s.x, b, value=gain))
+            if given is not None:
+                g = given.index_select(0, shared(s.step))
+                a, b = a + g, b + g
+            return Steered(hidden, (seen * a).addcmul(s.x, b, value=inverse))
 
         return encode
