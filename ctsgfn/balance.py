@@ -186,7 +186,22 @@ class _Synchronous(_General):
     def backward(self, where: slice) -> Tensor:
         """Log p_B of the edges, 0 on those to the sink."""
         at = self._moves(where)
-        return self._padded(self.backward_kernel(self.t[at]).log_density_to(self.s[at]))
+        law = self.backward_kernel(self.t[at], None if self._seen_after is None else self._seen_after[at])
+        return self._padded(law.log_density_to(self.s[at]))
+
+    @cached_property
+    def _seen_after(self) -> Tensor | None:
+        """What was observed of the states that the edges lead to, if the backward kernel wants the same.
+
+        The walk observed all of these states but the last ones.
+        """
+        ours, forward = self.gfn.backward_kernel.encoder, self.gfn.forward_kernel.encoder
+        if self.seen is None or not ours.observes_as(forward):
+            return None
+        last = forward.observe(self.trajectories.final)
+        assert last is not None
+        walks = self.seen.unflatten(0, (len(last), -1))
+        return torch.cat([walks[:, 1:], last[:, None]], dim=1).flatten(0, 1)
 
     def _moves(self, where: slice) -> slice:
         """The same trajectories, among the edges that do not stop."""

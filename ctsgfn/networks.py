@@ -46,6 +46,11 @@ class Encoder(nn.Module, ABC):
         del s
         return None
 
+    def observes_as(self, other: Encoder) -> bool:
+        """Whether another encoder observes the same of every state: one observation then serves both."""
+        del other
+        return False
+
     @abstractmethod
     def forward(self, s: Any, seen: Tensor | None) -> Any:
         """Context [B, width] of the states, given ``seen = observe(s)``.

@@ -72,6 +72,30 @@ def test_learning_brings_the_bound_nearer(networks: bool) -> None:
     assert exact - float(log_weights(gfn, target).mean()) < 0.7 * (exact - float(before))
 
 
+def test_one_score_per_state_serves_both_kernels() -> None:
+    """K + 1 scores per trajectory, s0's among them, and the same weights as with a score for each kernel."""
+    asked: list[int] = []
+
+    class Counting:
+        measure = Lebesgue(2)
+
+        def log_density(self, x: Tensor) -> Tensor:
+            return -0.5 * (x - 0.5).square().sum(-1)
+
+        def score(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return 0.5 - x
+
+    target = Counting()
+    space = annealed(2, 3)
+    forward, backward = annealed_kernels(space, target, hidden=8)
+    shared = log_weights(GFlowNet(space, forward, backward), target, 10)
+    assert sum(asked) == 10 * (3 + 1 + 1)
+    backward.encoder.target = Counting()  # type: ignore[assignment]
+    torch.testing.assert_close(log_weights(GFlowNet(space, forward, backward), target, 10), shared)
+    assert sum(asked) == 10 * (3 + 1 + 1) + 10 * (3 + 1 + 4)
+
+
 def test_without_networks_the_gains_alone_are_learned() -> None:
     space, target = annealed(2, 3), normal(2)
     forward, _ = annealed_kernels(space, target, hidden=8, networks=False)

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
-from ctsgfn.kernels.heads.gaussian import GaussianStep
 from ctsgfn.kernels.heads.straying import Straying, straying
 from ctsgfn.kernels.spaces.diffusion import diffusion
 from ctsgfn.networks import NoContext
@@ -50,6 +50,5 @@ def test_numbers_that_make_no_sense(rate: float, factor: float, message: str) ->
 
 def test_other_heads_do_not_stray() -> None:
     space = diffusion(1, steps=1)
-    other = Kernel(space.kappa, NoContext(), [GaussianStep(1, 0)])
-    with pytest.raises(InvalidInput, match="GaussianStep is none: explore with widened"):
-        straying(other)
+    with pytest.raises(InvalidInput, match="Diffuse is none: explore with widened"):
+        straying(diffuse(space.kappa))

@@ -206,7 +206,7 @@ class LangevinEncoder(Encoder):
             zero_init(output)
         self.given = gain is not None
         self.register_buffer("gain", torch.zeros(len(waves)) if gain is None else gain, persistent=False)
-        self.scale, self.clip, self.width = scale, clip, hidden
+        self.scale, self.clip, self.width, self.target = scale, clip, hidden, target
         # asked once: at every step the question would cost as much as a layer
         self.slope = target.score if isinstance(target, HasScore) else partial(score, target)
 
@@ -214,6 +214,12 @@ class LangevinEncoder(Encoder):
         """S times the score of the target at x, clipped and detached, [B, d]."""
         slope = self.slope(s.x).detach() * self.scale
         return slope.clamp_(-self.clip, self.clip)
+
+    def observes_as(self, other: Encoder) -> bool:
+        """Whether the other sees the score of the same target, scaled and clipped alike."""
+        if not isinstance(other, LangevinEncoder) or other.target is not self.target:
+            return False
+        return other.scale == self.scale and other.clip == self.clip
 
     def forward(self, s: Any, seen: Tensor | None) -> Steered:
         """The hidden layer [B, hidden] and the drift [B, d]."""
