@@ -64,8 +64,19 @@ def test_mode_and_best_bound() -> None:
 def test_many_dimensions_get_the_best_normal() -> None:
     """Log Z by z-score (false alarms 6e-5), the bound near its optimum, and a note."""
     dim = WIDE + 6
-    sampler = ctsgfn.fit(rotated_log_gammas(dim, 40.0), seed=0, progress_bar=False, dtype=torch.float64)
+    target = rotated_log_gammas(dim, 40.0)
+    sampler = ctsgfn.fit(target, kernel="mixture", seed=0, progress_bar=False, dtype=torch.float64)
     assert "best evidence bound" in sampler.notes[0]
     evidence = sampler.evidence(20_000, seed=1)
     assert abs(evidence.log_z - dim * math.lgamma(40.0)) < 4 * evidence.stderr
     assert evidence.lower_bound > dim * best_bound(40.0) - 0.5
+
+
+def test_where_the_best_normal_falls_short_annealed_moves_follow() -> None:
+    """Few updates and few draws here; ``benchmarks/large.py`` has the real thing."""
+    dim = WIDE + 2
+    target = rotated_log_gammas(dim, 4.0)
+    sampler = ctsgfn.fit(target, steps=3, slices=2, batch_size=16, seed=0, progress_bar=False)
+    assert "not enough" in sampler.notes[0]
+    assert sampler.notes[1].startswith("annealed Langevin moves after a mixture: ESS")
+    assert sampler.gfn.space.horizon == (4 if "kept" in sampler.notes[1] else 2)
