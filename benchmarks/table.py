@@ -376,13 +376,13 @@ def galaxies() -> Iterator[Row]:
             continue
         each = [
             f"seed {row['seed']}: {share(row['found'])} ({row['cpu_seconds']:.0f} CPU s, ESS "
-            f"{row['ess']:.0%})"
+            f"{row['ess']:.0%}" + (")" if row["reliable"] else ", called unreliable)")
             for row in runs["flow"]
         ]
-        if len(runs["nested"]) == len(record["published"]):
-            top = max(row["log_z"] for row in runs["nested"])
-            weight = [math.exp(row["log_z"] - top) for row in runs["nested"]]
-            each.append(f"dynesty, each number alone: {share([w / sum(weight) for w in weight])}")
+        if len(runs["smc"]) == len(record["published"]):
+            top = max(max(row["log_z"]) for row in runs["smc"])
+            weight = [sum(math.exp(v - top) for v in row["log_z"]) for row in runs["smc"]]
+            each.append(f"SMC, each number alone: {share([w / sum(weight) for w in weight])}")
         published = f"; published reversible jump {share(record['published'])}" if name == "galaxies" else ""
         yield (
             f"{what}, mixtures of at most 5 normals, one flow by `fit` with default settings: probability of "

@@ -23,7 +23,7 @@ from ctsgfn.behaviours import (
     walk_back,
 )
 from ctsgfn.budget import Budget, seconds
-from ctsgfn.builders import BUILDERS, Built, build_on, choose
+from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
@@ -37,6 +37,7 @@ from ctsgfn.sampler import Sampler
 from ctsgfn.sampler_files import read_recipe
 from ctsgfn.seeding import seeded
 from ctsgfn.space import Space
+from ctsgfn.structure_builders import Built
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
 from ctsgfn.trajectories import Trajectories

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
-from ctsgfn.normal_fits import Density, Normals, among, live_axes, packed_normals, unpacked, widened
+from ctsgfn.normal_fits import Density, Normals, among, live_axes, packed_normals
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
 NUMBERS = 2**13
@@ -81,7 +81,7 @@ class Laplace:
         """Approximations for a batch of models."""
         n, j, m = len(model), self.blocks, self.width
         live = self.measure.live(model).reshape(n * j, m)
-        loc, tril, log_evidence, share = unpacked(self.packed(model), live)
+        loc, tril, log_evidence, share = _unpacked(self.packed(model), live)
         shapes = loc.reshape(n, j, m), tril.reshape(n, j, m, m)
         return Normals(*shapes, log_evidence.reshape(n, j), share.reshape(n, j))
 
@@ -150,12 +150,38 @@ class Laplace:
                 parts = [self._found, *parts]
             width = max(part.loc.shape[-1] for part in parts)
             count = len(self._keys)
-            wide = [widened(part, width) for part in parts]
+            wide = [_widened(part, width) for part in parts]
             self._found = Normals(*(torch.cat(column) for column in zip(*wide, strict=True)))
             self._keys, order = torch.cat([self._keys, fresh]).sort()
             self._row = torch.cat([self._row, count + torch.arange(len(fresh), device=keys.device)])[order]
             place = torch.searchsorted(self._keys, keys)
         return self._row[place]
+
+
+def _unpacked(fit: Normals, live: Tensor) -> Normals:
+    """What ``packed_normals`` found, on all axes: [R, m]."""
+    axes = live_axes(live, min(fit.loc.shape[-1], live.shape[-1]))
+    k, m = axes.shape[1], live.shape[1]
+    loc = fit.loc.new_zeros(live.shape).scatter(1, axes, fit.loc[:, :k])
+    rows = fit.loc.new_zeros(len(live), k, m).scatter(
+        2, axes[:, None].expand(-1, k, -1), fit.scale_tril[:, :k, :k]
+    )
+    tril = (
+        torch.eye(m).to(fit.loc).repeat(len(live), 1, 1).scatter(1, axes[:, :, None].expand(-1, -1, m), rows)
+    )
+    return fit._replace(loc=loc, scale_tril=tril)
+
+
+def _widened(fit: Normals, width: int) -> Normals:
+    """The same with dead axes after the last, ``width`` in all."""
+    more = width - fit.loc.shape[-1]
+    if more == 0:
+        return fit
+    pad = torch.nn.functional.pad
+    ones = torch.diag(pad(fit.loc.new_zeros(fit.loc.shape[-1]), (0, more), value=1.0))
+    return fit._replace(
+        loc=pad(fit.loc, (0, more)), scale_tril=pad(fit.scale_tril, (0, more, 0, more)) + ones
+    )
 
 
 def _integers(model: Any) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctsgfn.builders import one_law
 from ctsgfn.coordinate_walk import walk
 from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import UnreliableEstimate
@@ -25,6 +24,7 @@ from ctsgfn.laplace import Laplace, differentiable
 from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.measures import Counting
 from ctsgfn.model_target import one_model
+from ctsgfn.structure_builders import one_law
 from ctsgfn.target import Target
 from ctsgfn.warmup import warm_up
 from ctsgfn.with_parameters import Parameterised, WithParameters

@@ -120,32 +120,6 @@ def packed_normals(density: Density, live: Tensor) -> Normals:
     return _normals(on_axes, live.gather(1, axes), axes, live.shape[-1])
 
 
-def unpacked(fit: Normals, live: Tensor) -> Normals:
-    """What ``packed_normals`` found, on all axes: [R, m]."""
-    axes = live_axes(live, min(fit.loc.shape[-1], live.shape[-1]))
-    k, m = axes.shape[1], live.shape[1]
-    loc = fit.loc.new_zeros(live.shape).scatter(1, axes, fit.loc[:, :k])
-    rows = fit.loc.new_zeros(len(live), k, m).scatter(
-        2, axes[:, None].expand(-1, k, -1), fit.scale_tril[:, :k, :k]
-    )
-    tril = (
-        torch.eye(m).to(fit.loc).repeat(len(live), 1, 1).scatter(1, axes[:, :, None].expand(-1, -1, m), rows)
-    )
-    return fit._replace(loc=loc, scale_tril=tril)
-
-
-def widened(fit: Normals, width: int) -> Normals:
-    """The same with dead axes after the last, ``width`` in all."""
-    more = width - fit.loc.shape[-1]
-    if more == 0:
-        return fit
-    pad = torch.nn.functional.pad
-    ones = torch.diag(pad(fit.loc.new_zeros(fit.loc.shape[-1]), (0, more), value=1.0))
-    return fit._replace(
-        loc=pad(fit.loc, (0, more)), scale_tril=pad(fit.scale_tril, (0, more, 0, more)) + ones
-    )
-
-
 def live_axes(live: Tensor, count: int) -> Tensor:
     """The first ``count`` axes [R, count], live ones first, in ascending order."""
     return live.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :count]

@@ -19,6 +19,7 @@ from ctsgfn.targets.model_priors import Bernoulli, BetaBinomial, PoissonSize
 from ctsgfn.targets.noises import BinaryNodes, LaplaceNoise, NormalNoise, StudentNoise
 from ctsgfn.targets.normal_mixtures import NormalMixtures, acidity, galaxies
 from ctsgfn.targets.poisson_change_points import PoissonChangePoints, coal_mining
+from ctsgfn.targets.polynomial_order import PolynomialOrder
 from ctsgfn.targets.random_networks import RandomNetwork, random_network
 from ctsgfn.targets.random_rows import RandomRows
 from ctsgfn.targets.ring import Ring
@@ -58,6 +59,7 @@ __all__ = [
     "PoissonChangePoints",
     "PoissonSelection",
     "PoissonSize",
+    "PolynomialOrder",
     "RandomNetwork",
     "RandomRows",
     "Ring",

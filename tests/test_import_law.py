@@ -29,8 +29,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance annealing history sampler_files",
         "behaviours warmup subtrajectories divergences check_charts check_pairing check_target check_walks",
-        "replay optimisation check_flow check_mass builders",
-        "training start_law model_fits",
+        "replay optimisation check_flow check_mass structure_builders",
+        "training start_law model_fits builders",
         "bridge",
         "smc chains",
         "refine",
@@ -45,8 +45,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 )
 FLOOR = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 
-KNOWS_KERNELS = frozenset({"builders"})
-"""The module of ctsgfn that may import kernels: the defaults that ``fit`` chooses from."""
+KNOWS_KERNELS = frozenset({"builders", "structure_builders"})
+"""The modules of ctsgfn that may import kernels: the defaults that ``fit`` chooses from."""
 
 KNOWS_TARGETS = frozenset({"graph_fit", "graph_sources"})
 """The modules of ctsgfn that may import targets: the likelihoods that ``fit_graph`` chooses from."""
