@@ -119,7 +119,7 @@ def plot(record: dict[str, Any]) -> None:
     ax.plot([0, 1], [0, 1], color="#8a8a8a", lw=1)
     given, found, error = ([b[k] for b in bins] for k in ("mean_probability", "share_there", "stderr"))
     ax.errorbar(given, found, [2 * e for e in error], fmt="o", color="#d1495b", ms=5, lw=1)
-    ax.set(xlabel="probability given", ylabel="share truly there (2 standard errors)")
+    ax.set(xlabel="probability given", ylabel="share truly there", ylim=(-0.05, 1.05))
     sizes.hist(q, 40, color="#1b4965", log=True)
     sizes.set(xlabel="probability given", ylabel="variables")
     fig.savefig(FIGURE, dpi=150)
