@@ -6,10 +6,10 @@ default of ``fit``; ``smc`` is annealed sequential Monte Carlo from the warm-up 
 4,000 particles for each K alone, without any fitted law; their median counts, for single runs may be off by
 more than a nat.
 
-Data: velocities of 82 galaxies, and the log acidity of 155 lakes. Published, from reversible jump over 1 to 30
-components (Richardson and Green, 1997, Table 1): for the galaxies 0, 0, .061, .128 and .182, as the vignette
-of the R package sBIC quotes it; for the acidity 0, .082, .244, .236 and .172, quoted from memory and not
-checked against the page. Divided by their sum, they are the probabilities given at most five components.
+Data: velocities of 82 galaxies, and the log acidity of 155 lakes. Published, from reversible jump over 1 to
+30 components (Richardson and Green, 1997, Table 1): for the galaxies 0, 0, .061, .128 and .182, as the
+vignette of the R package sBIC quotes it; for the acidity 0, .082, .244, .236 and .172, quoted from memory and
+not checked against the page. Divided by their sum, they are the probabilities given at most five components.
 
     python benchmarks/galaxies.py flow galaxies|acidity   # one more seed
     python benchmarks/galaxies.py smc galaxies|acidity    # the next K that has no result yet

@@ -37,7 +37,7 @@ from ctsgfn.with_parameters import WithParameters
 WIDE = 16
 """Most parameters of a block for which every model that is met gets a normal approximation."""
 
-SHARE = 0.003
+SHARE = 0.01
 """Share of the wide law of each parameter of a model that was fitted alone."""
 
 
