@@ -273,6 +273,15 @@ def test_joint_components_start_evenly_spread() -> None:
         assert float(nearest) > 0.5 * 2 * torch.pi / 50 ** (1 / dim)
 
 
+def test_joint_von_mises_is_finite_however_large_its_context() -> None:
+    head = JointVonMises(2, WIDTH, components=3)
+    law = head(1e4 * torch.randn(500, WIDTH), None, None)
+    log_density = law.log_prob(law.sample())
+    log_density.sum().backward()
+    assert bool(torch.isfinite(log_density).all())
+    assert all(bool(torch.isfinite(p.grad).all()) for p in head.parameters() if p.grad is not None)
+
+
 def test_von_mises_is_finite_at_extreme_concentrations() -> None:
     head = VonMisesMixture(1, WIDTH, components=1)
     with torch.no_grad():

@@ -85,9 +85,10 @@ class JointVonMisesLaw(CoordinateLaw):
 class JointVonMises(Head):
     r"""Learned mixture of C sheared von Mises laws of all angles together.
 
-    A linear layer gives each component a logit, and per angle a location, a log-concentration l and shears b;
-    :math:`\kappa = e^l + \kappa_{\min}`. At the start b is about 0 and the components are alike and evenly
-    spread over the torus.
+    A linear layer gives each component a logit, and per angle a location, a number l and shears b;
+    :math:`\kappa = \kappa_{\min} + e^l` for l < 0 and :math:`\kappa_{\min} + 1 + l + l^2/2 + l^3/6` beyond: an
+    exponential could drive itself out of all bounds between two updates. At the start b is about 0 and the
+    components are alike and evenly spread over the torus.
 
     Args:
         dim: number of circles.
@@ -127,16 +128,27 @@ class JointVonMises(Head):
         """Law of the angles, [B, dim]."""
         del s
         parameters = self.parameters_of(context).unflatten(-1, (self.components, -1))
-        logit, loc, log_concentration, below = parameters.split(self.parts, -1)
+        logit, loc, level, below = parameters.split(self.parts, -1)
         shear = loc.new_zeros(*loc.shape, self.base.dim)
         shear[..., self.lower[0], self.lower[1]] = below
         return JointVonMisesLaw(
             logit.squeeze(-1).log_softmax(-1),
             loc,
-            log_concentration.exp() + self.least,
+            tamed_exp(level) + self.least,
             shear,
             live,
         )
+
+
+def tamed_exp(level: Tensor) -> Tensor:
+    """The exponential below 0 and its cubic beyond, smooth to third order.
+
+    Example:
+        >>> [round(v, 4) for v in tamed_exp(torch.tensor([-1.0, 0.0, 2.0, 100.0])).tolist()]
+        [0.3679, 1.0, 6.3333, 171767.6562]
+    """
+    up = level.clamp(min=0.0)
+    return level.clamp(max=0.0).exp() + up * (1 + up / 2 * (1 + up / 3))
 
 
 def spread(n: int, dim: int) -> Tensor:
