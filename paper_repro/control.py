@@ -3,9 +3,9 @@
 Setting of the paper (section 4.2, C.3): Brownian motion pinned at 0 as the backward kernel, steps of equal
 duration, variance 5 (nine Gaussians) or 1 (funnel, the easy one) at the end; forward steps with that
 variance and a learned mean; 1,500 batches of 300 trajectories; learning rates 1e-2 and 1e-1 for log Z.
-As deep as there (5 layers), of width 64 (not printed). Other than there: the step is added after the first
-layer, the rates decay by a cosine, and gradients are clipped at norm 10 (the paper is silent on both). Runs
-of an earlier series say ``batch`` 100 or ``layers`` 2.
+Networks as deep as there (4 hidden layers), of width 64 (not printed). Other than there: the step enters
+after the first layer, the rates decay by a cosine, and gradients are clipped at norm 10 (the paper is silent
+on both). Runs of an earlier series say ``batch`` 100 and ``layers`` 2.
 
 Off-policy runs add variance to the sampling steps, annealed to 0. What is printed, 0.1^2 / T a step, is
 0.2 % of a step's own variance; the authors' later code has 0.1^2 a step (20 %). Runs have the latter,
