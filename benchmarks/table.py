@@ -221,7 +221,7 @@ def joint_graphs() -> Iterator[Row]:
         gains = [row["network"] - row["line"] for row in rows]
         ess = [row["network_ess"] for row in rows]
         yield (
-            f"Graphs with networks of two hidden units as mechanisms, {len(rows)} data sets to predict",
+            f"Graphs with networks of two hidden units as mechanisms, data sets to predict: {len(rows)}",
             f"predictive density {min(gains):+.2f} to {max(gains):+.2f} nats a row above lines; ESS "
             f"{min(ess):.1%} to {max(ess):.1%}: "
             f"{sum(not row['network_reliable'] for row in rows)} of {len(rows)} warned; "
