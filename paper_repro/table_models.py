@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import mean
 
@@ -28,7 +29,8 @@ def structure() -> Iterator[Row]:
             continue
         cpu = mean(run["cpu_seconds"] for run in mine)
         for name, cells in STRUCTURE.items():
-            rmse, r = [run[f"{name}_rmse"] for run in mine], mean(run[f"{name}_r"] for run in mine)
+            rmse = [run[f"{name}_rmse"] for run in mine]
+            r = mean(run[f"{name}_r"] for run in mine if not math.isnan(run[f"{name}_r"]))  # all alike: none
             weighted = mean(run["weighted"][f"{name}_rmse"] for run in mine)
             yield Row(
                 f"Table C.2, d = {nodes}, {name}: RMSE, r",
