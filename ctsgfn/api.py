@@ -46,6 +46,10 @@ from ctsgfn.with_parameters import WithParameters
 GROWN = ("dag", "subsets", "with_parameters")
 """Builders of structures that are grown choice by choice."""
 
+FITTED = (
+    "one normal law per model falls short: fitted laws draw the parameters, and a flow chooses the model."
+)
+
 
 def fit(
     target: Target[Any] | Callable[[Any], Tensor],
@@ -84,7 +88,8 @@ def fit(
     the best evidence bound are tried first (``ctsgfn.variational``), untrained, and where they fall short,
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
     the batch. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
-    spaces of their own. Half of the walks that are learned from lead, on acyclic graphs, back from graphs
+    spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
+    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned from lead, on acyclic graphs, back from graphs
     that short Markov chains found; on other structures that can be grown in several orders, once they have
     been explored, back from the flow's own draws (``behaviours.there_and_back``).
 
@@ -197,6 +202,7 @@ def fit(
                 if fitted:
                     with torch.no_grad():
                         sampler.gfn.log_z.copy_(built.gfn.log_z)
+                    sampler.notes = (FITTED,)
                 if fitted or explored.interrupted:
                     sampler.history = explored
                     return sampler

@@ -52,6 +52,7 @@ def test_modes_that_one_normal_misses(tmp_path: Path) -> None:
     """Evidences 1, 4 c and 4 c^2, c the root of 2 pi, within 5 errors; both modes; a file gives it back."""
     target = as_model_target(two_modes, Counting(3), 2, first)
     sampler = fit(target, steps=60, batch_size=100, hidden=32, seed=0, progress_bar=False)
+    assert "fitted laws" in sampler.notes[0]
     posterior = model_posterior(sampler, 8000, seed=1)
     assert posterior.evidence.ess > 0.3
     order = posterior.models[:, 0].argsort()
