@@ -89,9 +89,10 @@ def fit(
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
     the batch. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
     spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
-    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned from lead, on acyclic graphs, back from graphs
-    that short Markov chains found; on other structures that can be grown in several orders, once they have
-    been explored, back from the flow's own draws (``behaviours.there_and_back``).
+    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned
+    from lead, on acyclic graphs, back from graphs that short Markov chains found; on other structures that
+    can be grown in several orders, once they have been explored, back from the flow's own draws
+    (``behaviours.there_and_back``).
 
     Args:
         target: a target (anything with ``measure`` and ``log_density``), or a batched callable
