@@ -370,7 +370,8 @@ def galaxies() -> Iterator[Row]:
     def share(values: list[float]) -> str:
         return ", ".join(f"{v:.3f}" for v in values[1:])
 
-    for name, what in (("galaxies", "82 galaxies"), ("acidity", "Acidity of 155 lakes")):
+    sources = (("galaxies", "82 galaxies", ""), ("acidity", "Acidity of 155 lakes", " (quoted from memory)"))
+    for name, what, doubt in sources:
         runs = record["data"][name]
         if not runs["flow"]:
             continue
@@ -385,7 +386,7 @@ def galaxies() -> Iterator[Row]:
             each.append(f"SMC, each number alone, median of 3: {share([w / sum(weight) for w in weight])}")
         yield (
             f"{what}, mixtures of at most 5 normals, one flow by `fit` with default settings: probability of "
-            f"2 to 5; published reversible jump {share(record['published'][name])}",
+            f"2 to 5; published reversible jump{doubt} {share(record['published'][name])}",
             "; ".join(each),
             "galaxies.py",
         )
