@@ -97,11 +97,21 @@ def test_reasons_name_what_is_wrong(own: Tensor, at_target: Tensor | None, words
     assert ("NOT reliable" in str(e)) == (words is not None)
 
 
+def test_the_shape_of_weights_that_are_all_alike_is_no_reason() -> None:
+    """Two models, nearly right: few values, a shape far above 1, and no weight worth three others."""
+    alike = torch.where(torch.arange(4000) % 50 == 0, 1.0, 0.0) + 1e-3 * torch.randn(4000)
+    e = estimate_evidence(alike)
+    assert e.pareto_k > 0.7
+    assert e.reliable
+    heavy = -torch.rand(4000, dtype=torch.float64).log()  # Pareto of shape 1
+    assert any("Pareto k" in reason for reason in estimate_evidence(heavy).reasons)
+
+
 def test_thresholds_are_arguments() -> None:
     e = estimate_evidence(CONCENTRATED, min_ess=0.01, max_gap=20.0, max_pareto_k=math.inf)
     assert e.reliable
     strict = estimate_evidence(
-        0.5 * torch.linspace(-2, 2, 1000), min_ess=0.99, max_gap=0.01, max_pareto_k=-9.0
+        1.5 * torch.linspace(-2, 2, 1000), min_ess=0.99, max_gap=0.01, max_pareto_k=-9.0
     )
     assert len(strict.reasons) == 3
     with pytest.raises(InvalidInput, match="max_gap must be a number"):

@@ -81,6 +81,7 @@ def annealed_kernels(
         InvalidInput: when the space is not time-sliced, or has no moves after its first step.
 
     Example:
+        >>> from ctsgfn.measures import Lebesgue
         >>> from ctsgfn.target import as_target
         >>> normal = as_target(lambda x: -0.5 * x.square().sum(-1), Lebesgue(2))
         >>> forward, backward = annealed_kernels(annealed(2, moves=4), normal, hidden=8)
