@@ -57,7 +57,7 @@ def main() -> None:
         axes[2].plot(x, np.exp(logs.mean(0)), style, ms=4, color=colour, label=name)
     axes[2].set(
         yscale="log", xlabel="updates of trajectory balance", ylabel="variance / squared mean gradient",
-        title="(c) estimators of one gradient, batch of 64",
+        title="(c) noise of a gradient, batch of 64",
     )  # fmt: skip
     axes[2].legend()
     page.save(figure)
