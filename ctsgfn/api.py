@@ -12,25 +12,15 @@ from torch import Tensor
 
 from ctsgfn.acyclic import Acyclic
 from ctsgfn.balance import Balance
-from ctsgfn.behaviours import (
-    Behaviour,
-    epsilon_choices,
-    epsilon_uniform,
-    from_data,
-    mixed,
-    on_policy,
-    there_and_back,
-    walk_back,
-)
+from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, there_and_back
 from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, build_on, choose
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
+from ctsgfn.exploring import back_from_chains, explored, from_everywhere, many_orders
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.graph_chains import graph_chains
-from ctsgfn.history import History
-from ctsgfn.measures import Counting, Lebesgue, Measure, coordinates
+from ctsgfn.measures import Lebesgue, Measure
 from ctsgfn.model_fits import few_models, fit_models
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
@@ -40,8 +30,6 @@ from ctsgfn.space import Space
 from ctsgfn.structure_builders import Built
 from ctsgfn.target import Target, as_target
 from ctsgfn.training import Training
-from ctsgfn.trajectories import Trajectories
-from ctsgfn.with_parameters import WithParameters
 
 GROWN = ("dag", "subsets", "with_parameters")
 """Builders of structures that are grown choice by choice."""
@@ -190,54 +178,27 @@ def fit(
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
-            explore = {"cube": _from_everywhere, "hypergrid": epsilon_uniform(0.1)}
+            explore = {"cube": from_everywhere, "hypergrid": epsilon_uniform(0.1)}
             if training.pathwise:
                 behaviour = on_policy
             elif isinstance(sampler.target.measure, Acyclic):
-                behaviour = _back_from_chains(sampler.target, like)
+                behaviour = back_from_chains(sampler.target, like)
             elif name in GROWN:
                 built = Built(sampler.gfn, sampler.target) if first is None else first
-                explored, training = _explored(built, training)
-                behaviour = mixed(on_policy, there_and_back, 0.5) if _many_orders(sampler) else on_policy
+                history, training = explored(built, training)
+                behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
                 fitted = options.get("fits") is not None  # a poor law would be given up with its model
                 if fitted:
                     with torch.no_grad():
                         sampler.gfn.log_z.copy_(built.gfn.log_z)
                     sampler.notes = (FITTED,)
-                if fitted or explored.interrupted:
-                    sampler.history = explored
+                if fitted or history.interrupted:
+                    sampler.history = history
                     return sampler
             else:
                 behaviour = mixed(on_policy, explore[name], 0.5) if name in explore else on_policy
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
-
-
-def _explored(built: Built, training: Training) -> tuple[History, Training]:
-    """Train for the first half with walks that explore: structures have modes that a flow may not find."""
-    half = None if training.steps is None else max(1, training.steps // 2)
-    explore = mixed(on_policy, epsilon_choices(0.3), 0.5)
-    first = replace(training, steps=half, stages=2)
-    history = first.run(built.gfn, built.target, explore, "exploring", steps=1000)
-    rest = None if training.steps is None or half is None else max(1, training.steps - half)
-    return history, replace(training, steps=rest)
-
-
-def _many_orders(sampler: Sampler[Any, Any]) -> bool:
-    """Whether structures may be grown in several orders: a number only counts up."""
-    measure = sampler.target.measure
-    models = measure.models if isinstance(measure, WithParameters) else measure
-    return not isinstance(models, Counting)
-
-
-def _back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:
-    """Half of the walks lead back from graphs that Markov chains find: a flow alone misses modes."""
-    return mixed(on_policy, from_data(graph_chains(target).to(like.device)), 0.5)
-
-
-def _from_everywhere(gfn: GFlowNet[Any], n: int) -> Trajectories[Any]:
-    """Walk back from points drawn evenly in the unit cube: no mode of a bounded target stays unseen."""
-    return walk_back(gfn, torch.rand(n, coordinates(gfn.space.points)).to(gfn.log_z))
 
 
 def load(path: str | Path, target: Target[Any] | Callable[[Any], Tensor]) -> Sampler[Any, Any]:

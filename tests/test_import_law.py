@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "refine",
         "sampler checks",
         "euclidean_kernels bayes_factor model_posterior",
-        "euclidean graph_summary",
+        "euclidean exploring graph_summary",
         "graph_plots",
         "api graph_posterior",
         "graph_sources",
