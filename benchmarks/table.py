@@ -170,6 +170,25 @@ def large() -> Iterator[Row]:
     )
 
 
+def thorough() -> Iterator[Row]:
+    """Three targets with more care."""
+    runs = read("thorough")["runs"]
+    each = []
+    for name in dict.fromkeys(r["target"] for r in runs):
+        some = [r for r in runs if r["target"] == name]
+        each.append(
+            f"{name}: log Z - ELBO at most {worst(some, 'gap'):.3f}, bounds at most "
+            f"{worst(some, 'between_bounds'):.3f} apart, error of log Z at most {worst(some, 'error'):.3f}, "
+            f"ESS at least {min(r['ess'] for r in some):.0%}, {worst(some, 'cpu_seconds'):.0f} CPU s"
+        )
+    failed = [f"{r['target']}, seed {r['seed']}" for r in runs if not r["met"]]
+    yield (
+        f"`fit(..., **ctsgfn.THOROUGH)`, {len({r['seed'] for r in runs})} seeds",
+        "; ".join(each) + (f"; short: {', '.join(failed)}" if failed else ""),
+        "thorough.py",
+    )
+
+
 def graphs() -> Iterator[Row]:
     """Posterior over acyclic graphs."""
     if not (HERE / "graphs.json").exists():
@@ -452,6 +471,7 @@ def table() -> str:
             modes,
             panel,
             large,
+            thorough,
             schools,
             posteriordb,
             peers,
