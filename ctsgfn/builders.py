@@ -21,7 +21,6 @@ from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
-from ctsgfn.kernels.heads.straying import straying
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
@@ -95,11 +94,6 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
         only = AutoregressiveMixture(options["dim"], 0, **autoregressive, **size)
         forward = Kernel(space.kappa, NoContext(), [only])
     return Built(assemble(space, (forward, backward), options), inner)
-
-
-def strayed(gfn: GFlowNet[Any]) -> Kernel[Any]:
-    """The forward kernel of a flow that draws coordinate by coordinate, with one that strays: to explore."""
-    return straying(gfn.forward_kernel)
 
 
 def build_annealed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctsgfn.behaviours import Behaviour, from_data, guided, mixed, on_policy
-from ctsgfn.builders import on_line, strayed
+from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
+from ctsgfn.builders import on_line
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
 from ctsgfn.evidence import Evidence, estimate_evidence
@@ -171,11 +171,8 @@ def _trained(
     if _costly(sampler):
         steps, training = 200, replace(training, batch_size=max(2, training.batch_size // 8))
     gfn = sampler.gfn
-    if behaviour is None and training.pathwise:
-        behaviour = on_policy
-    elif behaviour is None:
-        own = mixed(on_policy, guided(strayed), 1 / 4) if autoregressive else on_policy
-        behaviour = mixed(own, from_data(z), 1 / 3)
+    if behaviour is None:
+        behaviour = on_policy if training.pathwise else mixed(on_policy, from_data(z), 1 / 3)
     fitted = None
     if name != "diffusion":
         fitted = _judge(sampler, z), {key: value.clone() for key, value in gfn.state_dict().items()}

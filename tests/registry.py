@@ -24,7 +24,6 @@ from ctsgfn.kernels.heads.flows import spline_flow
 from ctsgfn.kernels.heads.gaussian import GaussianStep, LangevinStep, Widened
 from ctsgfn.kernels.heads.gaussian_mixture import GaussianMixture
 from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
-from ctsgfn.kernels.heads.straying import Straying
 from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
@@ -288,9 +287,6 @@ class Unpacked(Head):
 
 
 HEADS: dict[str, HeadCase] = {
-    "straying": HeadCase(
-        lambda width: Straying(AutoregressiveMixture(2, width, 2, hidden=16), rate=0.4, factor=2.0)
-    ),
     "autoregressive": HeadCase(lambda width: AutoregressiveMixture(2, width, 3, hidden=16, order=[1, 0])),
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "block_normal": HeadCase(lambda width: BlockNormalHead(1, 2, width), live=True),

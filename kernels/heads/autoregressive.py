@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,24 +74,17 @@ class MaskedLinear(nn.Linear):
         return linear(x, self.connected, self.bias)
 
 
-Parts = tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]
-"""Parameters of a coordinate: m, log sigma [..]; the logits, means and log-scales [.., C] of its mixture."""
-
-
 class AutoregressiveLaw(CoordinateLaw):
     """The law for each row of a context; drawn one coordinate after another, scored in one pass.
 
     Args:
         head: the head, whose network gives the parameters as the coordinates become known.
         context: [B, width].
-        split: the network's outputs [.., 2 + 3 C] -> parameters of the coordinates.
     """
 
-    def __init__(
-        self, head: AutoregressiveMixture, context: Tensor, split: Callable[[Tensor], Parts]
-    ) -> None:
+    def __init__(self, head: AutoregressiveMixture, context: Tensor) -> None:
         super().__init__(len(context), head.base.dim)
-        self.head, self.context, self.split = head, context, split
+        self.head, self.context = head, context
 
     def draw(self) -> Tensor:
         """One draw per row, [B, k]."""
@@ -107,7 +100,7 @@ class AutoregressiveLaw(CoordinateLaw):
             h = gelu(hidden)
             for weight, bias in inner:
                 h = gelu(linear(h, weight, bias))
-            mean, log_scale, rest = self.split(linear(h, out[0][i], out[1][i]))
+            mean, log_scale, rest = head.split(linear(h, out[0][i], out[1][i]))
             logit, centre, log_width = rest
             c = choose(logit)[:, None]
             noise = torch.randn_like(mean)
@@ -128,7 +121,7 @@ class AutoregressiveLaw(CoordinateLaw):
         h = torch.cat([seen, self.context], dim=-1)
         for layer in head.layers:
             h = gelu(layer(h))
-        mean, log_scale, rest = self.split(head.out(h).unflatten(-1, (head.base.dim, -1)))
+        mean, log_scale, rest = head.split(head.out(h).unflatten(-1, (head.base.dim, -1)))
         logit, centre, log_width = rest
         mean = mean + linear(a, head.slope.tril(-1))
         log_scale = head.bounded(log_scale + linear(seen, head.log_slope.tril(-1)))
@@ -225,7 +218,7 @@ class AutoregressiveMixture(Head):
                 centre.copy_(torch.linspace(-1.5, 1.5, self.components) + 0.1 * torch.randn(centre.shape))
                 log_width.fill_(-math.log(2.0))
 
-    def split(self, outputs: Tensor) -> Parts:
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
         logit, centre, log_width = outputs[..., 2:].unflatten(-1, (3, self.components)).unbind(-2)
         return outputs[..., 0], outputs[..., 1], (logit, centre, log_width)
@@ -245,4 +238,4 @@ class AutoregressiveMixture(Head):
                 "AutoregressiveMixture has no dead axes: use GaussianMixture on a base with a live mask."
             )
         del s
-        return AutoregressiveLaw(self, context, self.split)
+        return AutoregressiveLaw(self, context)
