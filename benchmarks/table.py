@@ -184,7 +184,9 @@ def thorough() -> Iterator[Row]:
     failed = [f"{r['target']}, seed {r['seed']}" for r in runs if not r["met"]]
     yield (
         f"`fit(..., **ctsgfn.THOROUGH)`, {len({r['seed'] for r in runs})} seeds",
-        "; ".join(each) + (f"; short: {', '.join(failed)}" if failed else ""),
+        "; ".join(each)
+        + f"; {sum(bool(r['warned']) for r in runs)} of {len(runs)} warned all the same (Pareto k)"
+        + (f"; short: {', '.join(failed)}" if failed else ""),
         "thorough.py",
     )
 
