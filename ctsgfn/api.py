@@ -37,6 +37,7 @@ GROWN = ("dag", "subsets", "with_parameters")
 FITTED = (
     "one normal law per model falls short: fitted laws draw the parameters, and a flow chooses the model."
 )
+"""What ``sampler.notes`` says where the models of a short list were fitted one by one."""
 
 
 def fit(

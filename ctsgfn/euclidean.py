@@ -137,10 +137,8 @@ def _wide(
     judged = _judge(sampler, encoded(sampler, start))
     with torch.no_grad():
         sampler.gfn.log_z.fill_(judged.log_z)
-    notes, short = (
-        [f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"],
-        _short(judged, *USABLE),
-    )
+    notes = [f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"]
+    short = _short(judged, *USABLE)
     if short and settings.kernel == "auto":
         notes[0] += f", not enough ({short})"
         training.say(f"{notes[0]}; trying {SAID['annealed']}.")

@@ -67,9 +67,7 @@ class Run:
             norm = float(nn.utils.clip_grad_norm_(gradients, bound))
         self.optimiser.step()
         if self.average is not None:
-            decay = min(
-                self.average, step / (step + 1)
-            )  # at first the plain mean: the start has no part in it
+            decay = min(self.average, step / (step + 1))  # at first the plain mean, without the start
             get_ema_multi_avg_fn(decay)(self.mean, [p.detach() for p in self._learned], step)
         return norm
 

@@ -89,7 +89,7 @@ class JointVonMises(Head):
     r"""Learned mixture of C sheared von Mises laws of all angles together.
 
     A linear layer gives each component a logit, and per angle a location, a number l and shears b;
-    :math:`\kappa - \kappa_{\min} = e^l` for l < 0 and :math:`1 + l + l^2/2 + l^3/6` beyond: an exponential
+    :math:`\kappa - \kappa_{\min} = e^l` up to l = 9, and its tangent beyond (``tamed_exp``): an exponential
     could drive itself out of all bounds between two updates. At the start b is about 0 and the components are
     alike and evenly spread over the torus.
 
