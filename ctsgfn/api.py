@@ -15,6 +15,7 @@ from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, there_and_back
 from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, build_on, choose
+from ctsgfn.circles import fit_circles
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
@@ -76,7 +77,9 @@ def fit(
     steps are learned after a mixture, and ``sampler.notes`` says why. Above 250 dimensions the normals of
     the best evidence bound are tried first (``ctsgfn.variational``), untrained, and where they fall short,
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
-    the batch. Bounded boxes, angles, grids, acyclic graphs, subsets, and structures with parameters get
+    the batch. On circles a warm-up finds the modes too, and a mixture of von Mises laws of all angles is the
+    only step; where it falls short, two turns with a mixture for each angle are tried. Bounded boxes, grids,
+    acyclic graphs, subsets, and structures with parameters get
     spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
     parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned
     from lead, on acyclic graphs, back from graphs that short Markov chains found; on other structures that
@@ -100,13 +103,15 @@ def fit(
         budget: time for all of the fit, such as "90s", "2min", "1h" or a number of seconds. Training ends
             with it, its rates having fallen as the time went; on R^d each kernel that is tried gets a share
             of what is left, and the one that is kept the rest. Runs of one seed then differ.
-        gap: on R^d (with the default behaviour) a training run ends early when its bounds on log Z have
-            been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None for never.
+        gap: on R^d and circles (with the default behaviour) a training run ends early when its bounds on
+            log Z have been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None
+            for never.
         batch_size: trajectories per update.
         lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
         average: decay of a moving average of the parameters, with which a training run ends; see ``train``.
-        slices: diffusion steps or annealed moves on R^d (8 after a mixture, 50 alone), steps on circles (10).
+        slices: diffusion steps or annealed moves on R^d (8 after a mixture, 50 alone); turns on circles,
+            with a mixture for each angle and no other kernel tried.
         hidden: width of the networks.
         layers: hidden layers of the networks on R^d.
         langevin: put the score of the target into the drift on R^d; by default if it has one.
@@ -161,12 +166,11 @@ def fit(
             raise InvalidInput(
                 f"kernel={kernel!r} is a choice on R^d, and this target is on {target.measure}: leave it out."
             )
-        options = {
-            "hidden": hidden,
-            "slices": 10 if slices is None else slices,
-            "flow": training.reads_flow,
-            "dtype": kind,
-        }
+        if name == "torus":
+            if behaviour is None and not training.pathwise:
+                training = replace(training, gap=gap)
+            return fit_circles(target, like, slices, hidden, training, behaviour)
+        options = {"hidden": hidden, "flow": training.reads_flow, "dtype": kind}
         recipe: dict[str, Any] | None = None
         first: Built | None = None
         if name == "with_parameters" and few_models(target):

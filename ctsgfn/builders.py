@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
 
 from ctsgfn.acyclic import Acyclic
+from ctsgfn.circle_clusters import Clusters
+from ctsgfn.diffuse import diffuse
 from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head, Kernel
@@ -21,6 +23,7 @@ from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
+from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
@@ -123,10 +126,17 @@ def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
 
 
 def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Angles: options slices, hidden."""
+    """Angles: options slices, hidden; and clusters, where a mixture takes the only step.
+
+    They are None or absent, or the share, loc and concentration of the clusters that it starts from.
+    """
     assert isinstance(target.measure, Haar)
-    space = torus(target.measure.dim, options["slices"])
-    return Built(assemble(space, torus_kernels(space, hidden=options["hidden"]), options), target)
+    space, clusters = torus(target.measure.dim, options["slices"]), options.get("clusters")
+    forward, backward = torus_kernels(space, hidden=options["hidden"])
+    if clusters is not None:
+        only = JointVonMises.at(Clusters(**clusters))
+        forward, backward = Kernel(space.kappa, NoContext(), [only]), diffuse(space.kappa_b)
+    return Built(assemble(space, (forward, backward), options), target)
 
 
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:

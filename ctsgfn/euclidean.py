@@ -8,7 +8,6 @@ single step can do is left to more steps.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +18,15 @@ from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
 from ctsgfn.builders import on_line
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
-from ctsgfn.evidence import Evidence, estimate_evidence
+from ctsgfn.evidence import Evidence
 from ctsgfn.gaussian_fits import WIDE
-from ctsgfn.importance import Importance
+from ctsgfn.judging import USABLE, better, judge, loss, said, shortcoming
 from ctsgfn.objectives import log_partition_variance, trajectory_balance
 from ctsgfn.penalties import huber
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, evaluate
 from ctsgfn.training import Training
 from ctsgfn.warmup import WarmUp, walk_on, warm_up
-
-USABLE = (0.7, 1.0)
-"""Least ESS and largest Pareto k of a kernel that serves; at 1 the weights have no mean."""
 
 LADDER = (("autoregressive", 0.95, 0.5), ("finer", 0.9, 0.7), ("chain", *USABLE))
 """What is tried after a mixture of few normals, each where the ESS so far is below its first number, or
@@ -91,9 +87,9 @@ def fit_euclidean(
     if kernel not in ("auto", "mixture"):
         return stage(kernel, 0)[0]
     sampler, judged = stage("mixture", 1 + len(ladder))
-    notes = [f"{SAID['mixture']}: {_said(judged)}"]
+    notes = [f"{SAID['mixture']}: {said(judged)}"]
     for later, (name, *enough) in zip(range(len(ladder), 0, -1), ladder, strict=True):
-        short = _short(judged, *enough)
+        short = shortcoming(judged, *enough)
         if not short:
             break
         if name == "autoregressive":
@@ -101,7 +97,7 @@ def fit_euclidean(
                 continue
             start = walk_on(line, start)
             judged = _judge(sampler, encoded(sampler, start))  # at better points than before
-            notes = [f"{SAID['mixture']}: {_said(judged)}"]
+            notes = [f"{SAID['mixture']}: {said(judged)}"]
         notes[-1] += f", not enough ({short})"
         training.say(f"{notes[-1]}; trying {SAID[name]}.")
         try:
@@ -109,13 +105,13 @@ def fit_euclidean(
         except NonFinite:  # far draws of an untried kernel: what serves already is kept
             notes.append(f"{SAID[name]}: dropped, it drew points where the log-density is not finite")
             continue
-        better = _better(again, judged)
-        notes.append(f"{SAID[name]}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
-        if better:
+        improved = better(again, judged)
+        notes.append(f"{SAID[name]}: {said(again)}, {'kept' if improved else 'no better and dropped'}")
+        if improved:
             sampler, judged = richer, again
     if training.budget is not None and training.budget.left > 0 and training.steps is None:
         sampler, judged = _trained("rest", sampler, encoded(sampler, start), training, behaviour)
-        notes.append(f"trained on for what was left of the budget: {_said(judged)}")
+        notes.append(f"trained on for what was left of the budget: {said(judged)}")
     sampler.notes = tuple(f"{note}." for note in notes)
     return sampler
 
@@ -137,16 +133,16 @@ def _wide(
     judged = _judge(sampler, encoded(sampler, start))
     with torch.no_grad():
         sampler.gfn.log_z.fill_(judged.log_z)
-    notes = [f"{SAID['mixture']}, of the best evidence bound: {_said(judged)}"]
-    short = _short(judged, *USABLE)
+    notes = [f"{SAID['mixture']}, of the best evidence bound: {said(judged)}"]
+    short = shortcoming(judged, *USABLE)
     if short and settings.kernel == "auto":
         notes[0] += f", not enough ({short})"
         training.say(f"{notes[0]}; trying {SAID['annealed']}.")
         moved = started("annealed", target, start, like, settings, training.reads_flow)
         moved, again = _trained("annealed", moved, encoded(moved, start), training, behaviour)
-        better = _better(again, judged)
-        notes.append(f"{SAID['annealed']}: {_said(again)}, {'kept' if better else 'no better and dropped'}")
-        sampler = moved if better else sampler
+        improved = better(again, judged)
+        notes.append(f"{SAID['annealed']}: {said(again)}, {'kept' if improved else 'no better and dropped'}")
+        sampler = moved if improved else sampler
     sampler.notes = tuple(f"{note}." for note in notes)
     return sampler
 
@@ -182,7 +178,7 @@ def _trained(
     if fitted is None:
         return sampler, trained
     doubtful = name == "rest" and fitted[0].reliable and not trained.reliable  # nothing kept gets doubtful
-    if doubtful or _loss(fitted[0]) < _loss(trained):
+    if doubtful or loss(fitted[0]) < loss(trained):
         gfn.load_state_dict(fitted[1])  # as fitted to the particles: training made it no better
         with torch.no_grad():
             gfn.log_z.fill_(fitted[0].log_z)
@@ -197,39 +193,5 @@ def _costly(sampler: Sampler[Any, Tensor]) -> bool:
 
 
 def _judge(sampler: Sampler[Any, Tensor], z: Tensor) -> Evidence:
-    """Weights of 4096 draws (1024 where they are costly), and the upper bound at as many particles."""
-    importance: Importance[Any, Tensor] = Importance(sampler.gfn, sampler.target)
-    n = 1024 if _costly(sampler) else 4096
-    _, log_weight = importance.weigh(n)
-    return estimate_evidence(
-        log_weight, log_weight_at_target=importance.weigh_ends(z[:: math.ceil(len(z) / n)])
-    )
-
-
-def _gap(e: Evidence) -> float:
-    """Distance of the bounds; the particles behind the upper one are not exact, log Z itself is another."""
-    assert e.upper_bound is not None
-    return max(e.upper_bound, e.log_z) - e.lower_bound
-
-
-def _loss(e: Evidence) -> float:
-    """Nats that a kernel falls short by: distance of the bounds, and log of the draws per effective one."""
-    return _gap(e) - math.log(e.ess)
-
-
-def _better(new: Evidence, old: Evidence) -> bool:
-    """Whether a kernel serves where the other does not, or falls short by less."""
-    return _loss(new) < _loss(old) or (bool(_short(old, *USABLE)) and not _short(new, *USABLE))
-
-
-def _said(e: Evidence) -> str:
-    return f"ESS {100 * e.ess:.0f} %, Pareto k {e.pareto_k:.2f}, bounds {_gap(e):.2f} nats apart"
-
-
-def _short(e: Evidence, least_ess: float, most_k: float) -> str:
-    """What speaks against a kernel, or nothing."""
-    if not e.ess >= least_ess:
-        return f"ESS below {100 * least_ess:.0f} %"
-    if not e.pareto_k <= most_k:
-        return f"Pareto k above {most_k}"
-    return "" if _gap(e) <= 0.5 else "bounds more than 0.5 nats apart"
+    """By 4096 draws, 1024 where they are costly."""
+    return judge(sampler.gfn, sampler.target, z, 1024 if _costly(sampler) else 4096)

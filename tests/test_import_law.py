@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors presets two_sided normal_fits",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
-        "measures acyclic acyclic_sums subsets evidence mixture_fit moves",
+        "measures acyclic acyclic_sums subsets evidence mixture_fit moves circle_clusters",
         "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace model_target graph_draws graph_data graph_chains",
         "kernel space graph_evidence subset_evidence counted mala plots pyro_target from_stan quadrature",
@@ -28,7 +28,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "walks balance gaussian_fits exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance annealing history sampler_files",
-        "behaviours warmup subtrajectories divergences check_charts check_pairing check_target check_walks",
+        "behaviours warmup circle_warmup judging subtrajectories divergences"
+        "  check_charts check_pairing check_target check_walks",
         "replay optimisation check_flow check_mass structure_builders",
         "training start_law model_fits builders",
         "bridge",
@@ -36,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "refine",
         "sampler checks",
         "euclidean_kernels bayes_factor model_posterior",
-        "euclidean exploring graph_summary",
+        "euclidean circles exploring graph_summary",
         "graph_plots",
         "api graph_posterior",
         "graph_sources",

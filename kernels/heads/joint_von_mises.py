@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ctsgfn.circle_clusters import Clusters
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head
@@ -95,7 +96,7 @@ class JointVonMises(Head):
 
     Args:
         dim: number of circles.
-        width: width of the context.
+        width: width of the context; 0 makes the parameters free, the same at every state.
         components: C.
         least: least concentration :math:`\kappa_{\min}`; it bounds how diffuse a component can be.
 
@@ -120,17 +121,40 @@ class JointVonMises(Head):
         self.base = Haar(dim)
         self.components, self.least = components, least
         self.parts = [1, dim, dim, dim * (dim - 1) // 2]
-        self.parameters_of = nn.Linear(width, components * sum(self.parts))
-        with torch.no_grad():
-            self.parameters_of.weight.mul_(0.1)
-            bias = self.parameters_of.bias.zero_().view(components, -1)
-            bias[:, 1 : 1 + dim] = spread(components, dim)
+        start = torch.zeros(components, sum(self.parts))
+        start[:, 1 : 1 + dim] = spread(components, dim)
+        self.free: nn.Parameter | None = None
+        self.parameters_of: nn.Linear | None = None
+        if width == 0:
+            self.free = nn.Parameter(start.flatten())
+        else:
+            self.parameters_of = nn.Linear(width, start.numel())
+            with torch.no_grad():
+                self.parameters_of.weight.mul_(0.1)
+                self.parameters_of.bias.copy_(start.flatten())
         self.register_buffer("lower", torch.tril_indices(dim, dim, -1), persistent=False)
+
+    @classmethod
+    def at(cls, start: Clusters) -> JointVonMises:
+        """A law that looks at no state, one component at each cluster."""
+        components, dim = start.loc.shape
+        head = cls(dim, 0, components)
+        assert head.free is not None
+        with torch.no_grad():
+            free = head.free.view(components, -1)
+            free[:, 0] = start.share.log()
+            free[:, 1 : 1 + dim] = start.loc
+            free[:, 1 + dim : 1 + 2 * dim] = start.concentration.log().clamp(max=_STEEP)
+        return head
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> JointVonMisesLaw:
         """Law of the angles, [B, dim]."""
         del s
-        parameters = self.parameters_of(context).unflatten(-1, (self.components, -1))
+        if self.free is not None:
+            parameters = self.free.view(self.components, -1).expand(len(context), -1, -1)
+        else:
+            assert self.parameters_of is not None
+            parameters = self.parameters_of(context).unflatten(-1, (self.components, -1))
         logit, loc, level, below = parameters.split(self.parts, -1)
         shear = loc.new_zeros(*loc.shape, self.base.dim)
         shear[..., self.lower[0], self.lower[1]] = below
