@@ -72,7 +72,7 @@ def fit_circles(
     sampler = built(1, vars(Clusters.of(z, COMPONENTS)))
     head = sampler.gfn.forward_kernel.heads[0]
     assert isinstance(head, Head)
-    fit_likelihood(head, z[len(z) // 3 :], z[: len(z) // 3], lr=1e-2)
+    fit_likelihood(head, z[len(z) // 3 :], z[: len(z) // 3], steps=400, lr=1e-2)
     first = replace(training, stages=2)
     sampler.history = first.run(sampler.gfn, sampler.target, behaviour, "mixture", steps=1000)
     judged = judge(sampler.gfn, sampler.target, z)

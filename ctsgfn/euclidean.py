@@ -87,10 +87,10 @@ def fit_euclidean(
     if kernel not in ("auto", "mixture"):
         return stage(kernel, 0)[0]
     sampler, judged = stage("mixture", 1 + len(ladder))
-    notes = [f"{SAID['mixture']}: {said(judged)}"]
+    latest, notes = sampler, [f"{SAID['mixture']}: {said(judged)}"]
     for later, (name, *enough) in zip(range(len(ladder), 0, -1), ladder, strict=True):
         short = shortcoming(judged, *enough)
-        if not short:
+        if not short or _interrupted(latest):
             break
         if name == "autoregressive":
             if dim > WIDEST:
@@ -105,11 +105,12 @@ def fit_euclidean(
         except NonFinite:  # far draws of an untried kernel: what serves already is kept
             notes.append(f"{SAID[name]}: dropped, it drew points where the log-density is not finite")
             continue
-        improved = better(again, judged)
+        latest, improved = richer, better(again, judged)
         notes.append(f"{SAID[name]}: {said(again)}, {'kept' if improved else 'no better and dropped'}")
         if improved:
             sampler, judged = richer, again
-    if training.budget is not None and training.budget.left > 0 and training.steps is None:
+    time_left = training.budget is not None and training.budget.left > 0 and training.steps is None
+    if time_left and not _interrupted(latest):
         sampler, judged = _trained("rest", sampler, encoded(sampler, start), training, behaviour)
         notes.append(f"trained on for what was left of the budget: {said(judged)}")
     sampler.notes = tuple(f"{note}." for note in notes)
@@ -184,6 +185,11 @@ def _trained(
             gfn.log_z.fill_(fitted[0].log_z)
         return sampler, fitted[0]
     return sampler, trained
+
+
+def _interrupted(sampler: Sampler[Any, Tensor]) -> bool:
+    """Whether the user wants to wait no longer."""
+    return sampler.history is not None and sampler.history.interrupted
 
 
 def _costly(sampler: Sampler[Any, Tensor]) -> bool:

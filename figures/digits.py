@@ -41,7 +41,9 @@ def main() -> None:
         ax.grid(axis="y", lw=0.3)
     for mark, colour, label in (("o", BLUE, "evidence bound"), ("x", VERMILION, "importance-weighted")):
         left.plot([], [], mark, ms=4, mfc="none", color=colour, label=label)
-    left.plot([], [], color=GREY, ls="--", lw=0.8, label="histograms of single pixels")
+    left.plot(
+        [], [], color=GREY, ls="--", lw=0.8, label="histograms of single pixels (a), training images (b)"
+    )
     above.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     shown = {"held-out images": "data"} | {name: f"{name}, seed 0" for name in METHODS}
     axes = below.subplots(1, len(shown))

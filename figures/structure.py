@@ -51,7 +51,8 @@ def main() -> None:
     )  # fmt: skip
     for mark, colour, face, label in marks:
         axes[0].plot([], [], mark, ms=4, color=colour, mfc=face, label=label)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    axes[0].plot([], [], color=GREY, ls="--", lw=0.8, label="10,000 exact draws, at most")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     page.save(figure)
 
 

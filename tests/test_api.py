@@ -14,6 +14,7 @@ from torch import Tensor
 import ctsgfn
 from ctsgfn import Counting, Haar, Lebesgue, Product, fit, load
 from ctsgfn.balance import Balance
+from ctsgfn.behaviours import on_policy
 from ctsgfn.builders import BUILDERS
 from ctsgfn.divergences import reverse_kl
 from ctsgfn.errors import BadCheckpoint, CtsgfnWarning, InvalidInput, MeasureMismatch, NonFinite
@@ -391,3 +392,30 @@ def test_an_interrupt_while_exploring_ends_the_fit() -> None:
     assert sampler.history is not None
     assert sampler.history.interrupted
     assert calls == 12, "nothing is trained after an interrupt"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dim": 2, "steps": 50}, {"dim": 2, "budget": 60.0}, {"measure": Haar(3), "steps": 50}],
+    ids=str,
+)
+def test_an_interrupt_ends_the_fit_and_no_other_kernel_is_tried(options: dict[str, Any]) -> None:
+    """More modes than a mixture of few normals, or of von Mises laws, can have."""
+    calls = 0
+
+    def interrupted(gfn: Any, n: int) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return on_policy(gfn, n)
+
+    def wells(x: Tensor) -> Tensor:
+        return (5 * (3 * x).cos() - 0.05 * x.square()).sum(-1)
+
+    with pytest.warns(CtsgfnWarning, match="interrupted"):
+        sampler = fit(wells, behaviour=interrupted, **options, **QUICK)
+    assert calls == 3
+    assert sampler.history is not None
+    assert sampler.history.interrupted
+    assert len(sampler.notes) == 1
