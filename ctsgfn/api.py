@@ -19,7 +19,7 @@ from ctsgfn.circles import fit_circles
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
-from ctsgfn.exploring import back_from_chains, explored, from_everywhere, many_orders
+from ctsgfn.exploring import back_from_chains, back_from_particles, explored, many_orders
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure
 from ctsgfn.model_fits import few_models, fit_models
@@ -82,7 +82,8 @@ def fit(
     acyclic graphs, subsets, and structures with parameters get
     spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
     parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned
-    from lead, on acyclic graphs, back from graphs that short Markov chains found; on other structures that
+    from lead, on acyclic graphs, back from graphs that short Markov chains found; on bounded boxes, back
+    from particles of a warm-up; on other structures that
     can be grown in several orders, once they have been explored, back from the flow's own draws
     (``behaviours.there_and_back``).
 
@@ -183,7 +184,6 @@ def fit(
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if behaviour is None:
-            explore = {"cube": from_everywhere, "hypergrid": epsilon_uniform(0.1)}
             if training.pathwise:
                 behaviour = on_policy
             elif isinstance(sampler.target.measure, Acyclic):
@@ -200,8 +200,12 @@ def fit(
                 if fitted or history.interrupted:
                     sampler.history = history
                     return sampler
+            elif name == "cube":
+                behaviour = back_from_particles(sampler, like)
+            elif name == "hypergrid":
+                behaviour = mixed(on_policy, epsilon_uniform(0.1), 0.5)
             else:
-                behaviour = mixed(on_policy, explore[name], 0.5) if name in explore else on_policy
+                behaviour = on_policy
         sampler.history = training.run(sampler.gfn, sampler.target, behaviour, "training", steps=1000)
     return sampler
 

@@ -88,6 +88,10 @@ class Scale:
         return v * self.factor if self.factor.dim() == 1 else v @ self.factor
 
 
+_LOOKS = 64
+"""Points at which the target may show that it has a slope."""
+
+
 class Bridge:
     """The path from a law to a target, with its calls counted.
 
@@ -98,7 +102,7 @@ class Bridge:
 
     def __init__(self, law: StartLaw, target: Target[Tensor]) -> None:
         self.law, self.counted = law, CountedTarget(target)
-        self.differentiable = differentiable(target, law.draw(1))
+        self.differentiable = differentiable(target, law.draw(_LOOKS))
 
     @property
     def calls(self) -> int:

@@ -21,7 +21,7 @@ from ctsgfn.judging import USABLE, better, judge, said, shortcoming
 from ctsgfn.kernel import Head
 from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.sampler import Sampler
-from ctsgfn.target import Target, evaluate
+from ctsgfn.target import Target, batched
 from ctsgfn.training import Training
 
 COMPONENTS = 32
@@ -52,7 +52,7 @@ def fit_circles(
         behaviour: who draws; by default the flow, and walks back from the particles.
     """
     dim = target.measure.dim
-    evaluate(target, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
+    batched(target, torch.zeros(3 if dim == 2 else 2, dim).to(like))  # shape, kind, device: before all else
 
     def built(turns: int, clusters: dict[str, Tensor] | None = None) -> Sampler[Any, Tensor]:
         kind = str(like.dtype).removeprefix("torch.")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
+from ctsgfn.measures import Counting, Haar, Lebesgue, coordinates
 from ctsgfn.target import Target, Transformed
 
 
@@ -60,12 +61,18 @@ class Coordinates:
         Raises:
             InvalidInput: when a point is outside the support of the user's measure.
         """
-        inside = self.original.measure.contains(x)
+        measure = self.original.measure
+        if isinstance(measure, Lebesgue | Haar | Counting) and x.shape[1:] != (coordinates(measure),):
+            raise InvalidInput(
+                f"points on {measure} have shape [B, {coordinates(measure)}], one row each, got "
+                f"{list(x.shape)}: reshape them."
+            )
+        inside = measure.contains(x)
         if not bool(inside.all()):
             row = int((~inside).nonzero()[0])
             raise InvalidInput(
                 f"row {row} of the points is outside the support of the target's measure, "
-                f"{self.original.measure}: leave out the {int((~inside).sum())} such points."
+                f"{measure}: leave out the {int((~inside).sum())} such points."
             )
         log_det: Tensor | float = 0.0
         for change in reversed(self.changes):

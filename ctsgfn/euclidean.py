@@ -24,7 +24,7 @@ from ctsgfn.judging import USABLE, better, judge, loss, said, shortcoming
 from ctsgfn.objectives import log_partition_variance, trajectory_balance
 from ctsgfn.penalties import huber
 from ctsgfn.sampler import Sampler
-from ctsgfn.target import Target, evaluate
+from ctsgfn.target import Target, batched
 from ctsgfn.training import Training
 from ctsgfn.warmup import WarmUp, walk_on, warm_up
 
@@ -70,7 +70,7 @@ def fit_euclidean(
         kernel = "diffusion"
     line = on_line(target)
     dim = line.measure.dim
-    evaluate(line, torch.zeros(2, dim).to(like))  # shape, kind and device, before anything is tried
+    batched(line, torch.zeros(3 if dim == 2 else 2, dim).to(like))  # shape, kind, device: before all else
     start = warm_up(line, dim, like=like)
 
     if dim > WIDE and kernel in ("auto", "mixture"):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.balance import Balance, Wanted, balance, pieces
+from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.networks import held
 from ctsgfn.target import Target
@@ -59,7 +60,7 @@ def backpropagate(
     """
     if trajectories.pathwise or len(trajectories.owner) <= chunk:
         arrays = balance(gfn, target, trajectories, wanted=wanted)
-        loss = objective(arrays)
+        loss = _number(objective(arrays))
         loss.backward()
         return loss.detach(), _detached(arrays)
     keep_freed_memory()
@@ -68,13 +69,23 @@ def backpropagate(
     names = [name for name in _ARRAYS if getattr(arrays, name) is not None]
     leaves = {name: getattr(arrays, name).detach().requires_grad_() for name in names}
     log_z = gfn.log_z.detach().requires_grad_()
-    loss = objective(replace(arrays, **leaves, log_z=log_z))
+    loss = _number(objective(replace(arrays, **leaves, log_z=log_z)))
     gradients = torch.autograd.grad(loss, [*leaves.values(), log_z], allow_unused=True)
     cotangents: dict[str, Tensor | None] = dict(zip(names, gradients[:-1], strict=True))
     if gradients[-1] is not None and gfn.log_z.requires_grad:
         gfn.log_z.grad = gradients[-1] if gfn.log_z.grad is None else gfn.log_z.grad + gradients[-1]
     _recompute(gfn, trajectories, cotangents, chunk)
     return loss.detach(), arrays
+
+
+def _number(loss: Tensor) -> Tensor:
+    """A loss, if it is one number."""
+    if isinstance(loss, Tensor) and loss.dim() == 0:
+        return loss
+    got = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise InvalidInput(
+        f"the objective must return one number, a tensor without axes, got {got}: take the batch's mean()."
+    )
 
 
 def _recompute(

@@ -16,7 +16,7 @@ from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.psis import psis, systematic
-from ctsgfn.states import S, X
+from ctsgfn.states import Batch, S, X
 from ctsgfn.target import Target
 from ctsgfn.trajectories import Trajectories
 from ctsgfn.walks import arrivals, backtrack, rollout
@@ -149,6 +149,10 @@ class Importance(Generic[S, X]):
         anchor = self.gfn.forward_kernel.anchor
         if isinstance(x, Tensor):
             return x.to(anchor.device, anchor.dtype if x.is_floating_point() else x.dtype)
+        if not isinstance(x, Batch):
+            raise InvalidInput(
+                f"points must be a tensor, got {type(x).__name__}: pass torch.as_tensor(points)."
+            )
         return x.like(anchor)
 
     def _log_weight(self, walk: Trajectories[S]) -> Tensor:

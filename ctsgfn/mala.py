@@ -95,6 +95,8 @@ def value_and_score(target: Target[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
 def differentiable(target: Target[Tensor], x: Tensor) -> bool:
     """Whether a target has a score, of its own or by autograd, as seen at points [B, d].
 
+    One that is 0 at all of them, as of a density that is constant on cells, leads nowhere and is none.
+
     Example:
         >>> from ctsgfn.measures import Lebesgue
         >>> from ctsgfn.target import as_target
@@ -107,6 +109,7 @@ def differentiable(target: Target[Tensor], x: Tensor) -> bool:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         value = target.log_density(leaf)
-        return (
-            value.requires_grad and torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0] is not None
-        )
+        if not value.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    return slope is not None and bool((slope != 0).any())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -64,6 +65,12 @@ class Lebesgue:
 
     def __post_init__(self) -> None:
         whole("Lebesgue dim", self.dim)
+        bounds: tuple[object, object] = (self.low, self.high)
+        if not all(isinstance(bound, Real) for bound in bounds):
+            raise InvalidInput(
+                f"Lebesgue has one number as low and one as high, the same on every axis, got {bounds}: "
+                "where axes differ, shift and scale the coordinates of the density to a common box."
+            )
         if not self.low < self.high:
             raise InvalidInput(f"Lebesgue needs low < high, got low={self.low}, high={self.high}.")
 

@@ -185,7 +185,7 @@ def evaluate(target: Target[Any], x: Any) -> Tensor:
         InvalidInput: when the target returns another shape or kind than [B] real numbers.
         NonFinite: naming the first point with NaN or infinity, in the original coordinates.
     """
-    value = _batched(target, x)
+    value = batched(target, x)
     if not bool(torch.isfinite(value).all()):
         original: Any = target
         while isinstance(original, Transformed):
@@ -194,8 +194,12 @@ def evaluate(target: Target[Any], x: Any) -> Tensor:
     return value
 
 
-def _batched(target: Target[Any], x: Any) -> Tensor:
-    """Log-density [B], checked for shape, kind and device, but perhaps not finite."""
+def batched(target: Target[Any], x: Any) -> Tensor:
+    """Log-density [B], checked for shape, kind and device, but perhaps not finite.
+
+    Raises:
+        InvalidInput: when the target returns another shape or kind than [B] real numbers.
+    """
     points: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
     try:
         value = target.log_density(x)
@@ -285,7 +289,7 @@ class Transformed:
         """Log-density [B] at z [B, k]."""
         x = self.transform(z)
         log_det = self.transform.log_abs_det_jacobian(z, x)
-        value = _batched(self.original, x)
+        value = batched(self.original, x)
         return value + log_det.expand(value.shape)
 
     def score(self, z: Tensor) -> Tensor:

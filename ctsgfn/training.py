@@ -116,6 +116,11 @@ def train(
             raise InvalidInput(f"{name} must be positive, got {rate!r}.")
     if average is not None and not 0.0 <= average < 1.0:
         raise InvalidInput(f"average must be a decay in [0, 1), such as 0.99, or None, got {average!r}.")
+    if not callable(objective):
+        raise InvalidInput(
+            "objective must be a function of a Balance, such as ctsgfn.objectives.trajectory_balance, got "
+            f"{objective!r}."
+        )
     require_same_measure(gfn, target)
     wanted = objective.wanted if isinstance(objective, Objective) else Wanted(flow=gfn.log_flow is not None)
     pathwise = isinstance(objective, Objective) and objective.reparameterised

@@ -79,7 +79,7 @@ def warm_up(
     if not bool(torch.isfinite(value).any()):
         evaluate(target, start)  # raises, naming the first point
         raise NonFinite("no start of the warm-up has a finite log-density: check the target near 0.")
-    gradient = differentiable(target, start[torch.isfinite(value)][:1])
+    gradient = differentiable(target, start[torch.isfinite(value)])
     if gradient:
         fits = fit_gaussians(counted, start[torch.isfinite(value)])
     else:

@@ -419,3 +419,47 @@ def test_an_interrupt_ends_the_fit_and_no_other_kernel_is_tried(options: dict[st
     assert sampler.history is not None
     assert sampler.history.interrupted
     assert len(sampler.notes) == 1
+
+
+def test_a_density_that_is_zero_at_the_origin_needs_no_floor() -> None:
+    """A Maxwell law on the line: what is asked first is shape and kind alone."""
+    sampler = fit(lambda x: (x.square().log() - 0.5 * x.square()).sum(-1), dim=1, steps=100, **QUICK)
+    evidence = sampler.evidence(seed=1)
+    assert abs(evidence.log_z - 0.5 * math.log(2 * math.pi)) < 4.9 * evidence.stderr
+
+
+def test_a_density_that_is_constant_on_cells() -> None:
+    """Its slope is 0 wherever it has one; it was said to have no finite integral."""
+    sampler = fit(lambda x: -x.abs().floor().sum(-1), dim=1, steps=100, **QUICK)
+    evidence = sampler.evidence(seed=1)
+    assert abs(evidence.log_z - math.log(2 / (1 - math.exp(-1)))) < 4.9 * evidence.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target": lambda x: -(x[0] ** 2) - x[1] ** 2, "dim": 2}, "must be batched"),
+        ({"target": bell, "dim": 2, "objective": "tb"}, "objective must be a function of a Balance"),
+        (
+            {"target": bell, "dim": 2, "objective": lambda b: b.log_weight, "kernel": "mixture"},
+            r"one number, a tensor without axes, got shape \[300\]",
+        ),
+    ],
+    ids=["one point", "name", "vector"],
+)
+def test_what_is_wrong_is_said_in_words(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        fit(**options, steps=2, **QUICK)
+
+
+def test_points_of_another_shape_are_refused() -> None:
+    sampler = fit(bell, dim=2, steps=2, kernel="mixture", **QUICK)
+    for points, said in (
+        (torch.zeros(2), "have shape"),
+        (torch.zeros(4, 3), r"got \[4, 3\]"),
+        ([[0.0, 0.0]], "must be a tensor, got list"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            sampler.log_prob(points)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="where axes differ"):
+        Lebesgue(2, torch.zeros(2), torch.ones(2))  # type: ignore[arg-type]
