@@ -276,11 +276,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         InvalidInput,
         "measure and floor describe a plain callable",
     ),
-    "not batched": ({"target": point, "dim": 2}, InvalidInput, r"returned shape \[\], not \[2\]: it must be"),
+    "not batched": ({"target": point, "dim": 2}, InvalidInput, r"returned shape \[\], not \[3\]: it must be"),
     "column": (
         {"target": lambda x: x.sum(-1, keepdim=True), "dim": 2},
         InvalidInput,
-        r"returned shape \[2, 1\], not \[2\]",
+        r"returned shape \[3, 1\], not \[3\]",
     ),
     "integers": ({"target": lambda x: x.sum(-1).long(), "dim": 2}, InvalidInput, "floating-point tensor"),
     "array": ({"target": lambda x: x.sum(-1).numpy(), "dim": 2}, InvalidInput, "got ndarray"),
