@@ -20,6 +20,7 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,24 @@ def fitted(target: JointGraphs, seed: int, steps: int) -> tuple[Any, Any]:
 
 
 def calibrate(seed: int) -> dict[str, Any]:
-    """Ranks of the truth among 2000 draws, in [0, 1]."""
+    """Ranks of the truth of a simulated data set."""
     target, truth, edges, generator = drawn(seed, NODES, ROWS)
+    return ranked(target, truth, edges, generator, of_draws, seed, STEPS)
+
+
+def ranked(
+    target: JointGraphs,
+    truth: dict[str, float],
+    edges: Tensor,
+    generator: torch.Generator,
+    of_draws: Callable[[JointGraphs, Any], dict[str, Tensor]],
+    seed: int,
+    steps: int,
+) -> dict[str, Any]:
+    """Ranks of the truth among 2000 draws, in [0, 1]."""
+    nodes = target.blocks
     start = time.process_time()
-    sampler, evidence = fitted(target, seed, STEPS)
+    sampler, evidence = fitted(target, seed, steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
         draws = sampler.resample(2000, seed=seed)
@@ -98,7 +113,7 @@ def calibrate(seed: int) -> dict[str, Any]:
         )
         ranks[name] = below + same * float(torch.rand(1, generator=generator))
     probability = draws.model.double().mean(0)
-    off = ~torch.eye(NODES, dtype=torch.bool)
+    off = ~torch.eye(nodes, dtype=torch.bool)
     return {
         "seed": seed,
         "cpu_seconds": round(time.process_time() - start, 1),
@@ -137,16 +152,21 @@ def held_out(seed: int) -> dict[str, Any]:
     return out
 
 
-def verdict(rows: list[dict[str, Any]], predictions: list[dict[str, Any]]) -> dict[str, Any]:
-    """P-values of the ranks, z-score of the edges, and whether the claim holds."""
+def calibration(rows: list[dict[str, Any]]) -> tuple[dict[str, float], float, bool]:
+    """P-values of the ranks, z-score of the edges, and whether neither is extreme."""
     names = rows[0]["ranks"] if rows else ()
     p_values = {
         name: float(stats.kstest([r["ranks"][name] for r in rows], "uniform").pvalue) for name in names
     }
     excess = sum(r["edges"][0] - r["edges"][1] for r in rows)
     z = excess / math.sqrt(sum(r["edge_variance"] for r in rows)) if rows else 0.0
+    return p_values, z, all(p > 0.01 / 4 for p in p_values.values()) and abs(z) < 3
+
+
+def verdict(rows: list[dict[str, Any]], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The calibration, and whether the claim holds."""
+    p_values, z, calibrated = calibration(rows)
     complete = len(rows) == SETS and len(predictions) == len(HELD_OUT)
-    calibrated = all(p > 0.01 / 4 for p in p_values.values()) and abs(z) < 3
     better = all(p["student"] > p["normal"] for p in predictions)
     return {"p_values": p_values, "edges_z": z, "met": complete and calibrated and better}
 

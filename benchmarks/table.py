@@ -237,16 +237,20 @@ def joint_graphs() -> Iterator[Row]:
             "student_graphs.py",
         )
 
-    if (HERE / "network_graphs.json").exists():
-        rows = read("network_graphs")["rows"]
+    if (HERE / "network_graphs.json").exists() and read("network_graphs")["calibration"]:
+        record = read("network_graphs")
+        rows, ranks = record["rows"], record["calibration"]
         gains = [row["network"] - row["line"] for row in rows]
         ess = [row["network_ess"] for row in rows]
         yield (
-            f"Graphs with networks of two hidden units as mechanisms, data sets to predict: {len(rows)}",
-            f"predictive density {min(gains):+.2f} to {max(gains):+.2f} nats a row above lines; ESS "
-            f"{min(ess):.1%} to {max(ess):.1%}: "
-            f"{sum(not row['network_reliable'] for row in rows)} of {len(rows)} warned; "
-            f"{worst(rows, 'network_cpu_seconds'):.0f} CPU s",
+            f"Graphs with networks of two hidden units as mechanisms: {len(rows)} data sets to predict, "
+            f"{len(ranks)} from the prior",
+            f"predictive density {min(gains):+.2f} to {max(gains):+.2f} nats a row above lines; log Z within "
+            f"{max(abs(row['network_log_z'] - row['network_sum']) for row in rows):.2f} of the sum over all "
+            f"graphs; ESS {min(ess):.0%} to {max(ess):.0%}; ranks of four quantities "
+            f"{'uniform' if min(record['p_values'].values()) > 0.0025 else 'NOT uniform'} (least p "
+            f"{min(record['p_values'].values()):.2f}), edges {record['edges_z']:+.1f} errors from what is "
+            f"expected; {worst(rows, 'network_cpu_seconds'):.0f} CPU s",
             "network_graphs.py",
         )
 

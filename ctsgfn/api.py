@@ -38,7 +38,7 @@ GROWN = ("dag", "subsets", "with_parameters")
 FITTED = (
     "one normal law per model falls short: fitted laws draw the parameters, and a flow chooses the model."
 )
-"""What ``sampler.notes`` says where the models of a short list were fitted one by one."""
+"""What ``sampler.notes`` says where models, or blocks of their parameters, were fitted one by one."""
 
 
 def fit(
@@ -81,7 +81,8 @@ def fit(
     only step; where it falls short, two turns with a mixture for each angle are tried. Bounded boxes, grids,
     acyclic graphs, subsets, and structures with parameters get
     spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
-    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``). Half of the walks that are learned
+    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``), and so they are for the nodes of
+    graphs whose mechanisms are small networks (``ctsgfn.nested_fits``). Half of the walks that are learned
     from lead, on acyclic graphs, back from graphs that short Markov chains found; on bounded boxes, back
     from particles of a warm-up; on other structures that
     can be grown in several orders, once they have been explored, back from the flow's own draws
@@ -173,12 +174,13 @@ def fit(
             return fit_circles(target, like, slices, hidden, training, behaviour)
         options = {"hidden": hidden, "flow": training.reads_flow, "dtype": kind}
         recipe: dict[str, Any] | None = None
-        first: Built | None = None
+        built: Built | None = None
         if name == "with_parameters" and few_models(target):
             options["fits"] = fit_models(target, like, hidden)
         if name != "own":
             recipe = {"builder": name, "options": options}
-            gfn, target, first = BUILDERS[name](target, options)
+            built = BUILDERS[name](target, options)
+            gfn, target = built.gfn, built.target
         elif gfn is None:
             assert space is not None
             gfn = build_on(space, options)
@@ -189,15 +191,17 @@ def fit(
             elif isinstance(sampler.target.measure, Acyclic):
                 behaviour = back_from_chains(sampler.target, like)
             elif name in GROWN:
-                built = Built(sampler.gfn, sampler.target) if first is None else first
-                history, training = explored(built, training)
+                assert built is not None
+                simpler = built if built.first is None else built.first
+                history, training = explored(simpler, training)
                 behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
-                fitted = options.get("fits") is not None  # a poor law would be given up with its model
-                if fitted:
+                if built.frozen:  # a poor law would be given up with its model
+                    if many_orders(sampler) and not history.interrupted:
+                        history = training.run(simpler.gfn, simpler.target, behaviour, "training", steps=1000)
                     with torch.no_grad():
-                        sampler.gfn.log_z.copy_(built.gfn.log_z)
+                        sampler.gfn.log_z.copy_(simpler.gfn.log_z)
                     sampler.notes = (FITTED,)
-                if fitted or history.interrupted:
+                if built.frozen or history.interrupted:
                     sampler.history = history
                     return sampler
             elif name == "cube":

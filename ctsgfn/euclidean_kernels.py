@@ -77,8 +77,8 @@ def started(
 
 
 def _build(target: Target[Tensor], options: dict[str, Any], like: Tensor) -> Sampler[Any, Tensor]:
-    gfn, inner, _ = build_diffusion(target, options)
-    return Sampler(gfn.to(like), inner, recipe={"builder": "diffusion", "options": options})
+    built = build_diffusion(target, options)
+    return Sampler(built.gfn.to(like), built.target, recipe={"builder": "diffusion", "options": options})
 
 
 def encoded(sampler: Sampler[Any, Tensor], start: WarmUp) -> Tensor:
@@ -126,7 +126,7 @@ def _annealed(
     options |= {"moves": MOVES if settings.slices is None else settings.slices, "wide": options["dim"] > WIDE}
     tried = []
     for time in TIMES:
-        gfn, inner, _ = build_annealed(target, options | {"time": time})
+        gfn, inner, *_ = build_annealed(target, options | {"time": time})
         recipe = {"builder": "annealed", "options": options | {"time": time}}
         sampler: Sampler[Any, Tensor] = Sampler(gfn.to(like), inner, recipe=recipe)
         _, log_weight = Importance(sampler.gfn, inner).weigh(TRIED)

@@ -2,28 +2,43 @@ r"""The posterior over graphs alone, where the parameters of their nodes are int
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ctsgfn.acyclic import Acyclic
-from ctsgfn.laplace import Factored, Laplace
+from ctsgfn.laplace import Factored
+from ctsgfn.with_parameters import WithParameters
+
+
+class BlockEvidences(Protocol):
+    """What is known of the blocks of a ``Factored`` target: see ``Laplace`` and ``NestedFits``."""
+
+    target: Any
+    measure: WithParameters[Any]
+
+    def log_evidence(self, model: Any) -> Tensor:
+        """Approximate log-evidence of models, [B] float64."""
+
+    def log_evidence_of(self, block: Tensor, part: Tensor) -> Tensor:
+        """Approximate log-evidence [R] of blocks with parts [R, w]."""
 
 
 class GraphEvidence:
-    r"""Log-evidence of graphs by normal approximations, as a target on them that can be climbed.
+    r"""Log-evidence of graphs by approximations, as a target on them that can be climbed.
 
     .. math:: \log r(G) = \sum_j \log \int p(x_j, \theta_j \mid x_{P_j})\,d\theta_j
 
-    Each node with each set of parents is approximated once (see ``ctsgfn.laplace``); adding an edge changes
-    one of the terms.
+    Each node with each set of parents is approximated once, by a normal law (``ctsgfn.laplace``) or a mixture
+    (``ctsgfn.nested_fits``); adding an edge changes one of the terms.
 
     Args:
-        laplace: of a ``Factored`` target on acyclic graphs with parameters, whose blocks are the nodes and
-            depend on their parents; see ``serves``.
+        blocks: evidences of a ``Factored`` target on acyclic graphs with parameters, whose blocks are the
+            nodes and depend on their parents; see ``serves``.
 
     Example:
+        >>> from ctsgfn.laplace import Laplace
         >>> from ctsgfn.targets import JointGraphs, linear_gaussian_network
         >>> marginal = linear_gaussian_network(3)
         >>> approximate = GraphEvidence(Laplace(JointGraphs(marginal.data)))
@@ -32,9 +47,9 @@ class GraphEvidence:
         True
     """
 
-    def __init__(self, laplace: Laplace) -> None:
-        self.laplace, self.target = laplace, laplace.target
-        self.measure = laplace.measure.models
+    def __init__(self, blocks: BlockEvidences) -> None:
+        self.blocks, self.target = blocks, blocks.target
+        self.measure = blocks.measure.models
 
     @staticmethod
     def serves(target: Any) -> bool:
@@ -51,7 +66,7 @@ class GraphEvidence:
 
     def log_density(self, x: Tensor) -> Tensor:
         """Log-evidence [B] float64 of adjacencies [B, d, d]."""
-        return self.laplace.log_evidence(x)
+        return self.blocks.log_evidence(x)
 
     def changes(self, x: Tensor) -> Tensor:
         """Log r with the edge i -> j added, less log r, [B, d, d] float64; 0 where the edge is there."""
@@ -70,5 +85,5 @@ class GraphEvidence:
         changed = parents[:, :, None] | other if added else parents[:, :, None] & ~other
         every = torch.cat([parents[:, :, None], changed], 2)
         node = torch.arange(d, device=x.device)[:, None].expand(len(x), d, d + 1)
-        value = self.laplace.log_evidence_of(node.flatten(), every.flatten(0, 2)).reshape(len(x), d, d + 1)
+        value = self.blocks.log_evidence_of(node.flatten(), every.flatten(0, 2)).reshape(len(x), d, d + 1)
         return (value[:, :, 1:] - value[:, :, :1]).transpose(1, 2)

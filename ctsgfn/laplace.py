@@ -107,7 +107,7 @@ class Laplace:
             def density(rows: Tensor, theta: Tensor) -> Tensor:
                 return self.target.log_density(Parameterised(model[rows], theta))
 
-            row = self._look_up(_hash(block, part), self.measure.live(model), density)
+            row = self._look_up(hashed(block, part), self.measure.live(model), density)
         return Normals(*(v[row] for v in self._known))
 
     def log_evidence(self, model: Any) -> Tensor:
@@ -130,7 +130,7 @@ class Laplace:
         def density(rows: Tensor, theta: Tensor) -> Tensor:
             return target.log_block(block[rows], part[rows], theta)
 
-        return self._look_up(_hash(block, part), target.block_live(part), density)
+        return self._look_up(hashed(block, part), target.block_live(part), density)
 
     def _look_up(self, keys: Tensor, live: Tensor, density: Density) -> Tensor:
         """Row of each key, after the approximation of those that are new."""
@@ -191,7 +191,7 @@ def _integers(model: Any) -> Tensor:
     return torch.cat(flat, -1)
 
 
-def _hash(block: Tensor, part: Tensor) -> Tensor:
+def hashed(block: Tensor, part: Tensor) -> Tensor:
     """A number [R] for each block and part; two that agree by chance only share a proposal."""
     width = part.flatten(1).shape[1] + 1
     factors = torch.randint(

@@ -69,16 +69,25 @@ class Mixture:
         return mixture
 
 
-def expectation_maximisation(x: Tensor, start: Mixture, iterations: int = 15) -> Mixture:
+def expectation_maximisation(
+    x: Tensor, start: Mixture, iterations: int = 15, weight: Tensor | None = None
+) -> Mixture:
     r"""Climb the likelihood of points [B, d] from a starting mixture.
 
     Covariances are shrunk towards the pooled one, :math:`(n_k S_k + d\,W) / (n_k + d)`, so that a component
     with few points keeps a sensible shape.
+
+    Args:
+        x: the points.
+        start: the mixture.
+        iterations: how many.
+        weight: how many points each stands for, [B]; 1 each if None.
     """
-    n, dim = x.shape
+    n, dim = len(x) if weight is None else float(weight.sum()), x.shape[1]
     mixture = start
     for _ in range(iterations):
         owned = mixture.each(x).softmax(-1)
+        owned = owned if weight is None else owned * weight[:, None]
         count = owned.sum(0) + 1e-9
         mean = (owned.T @ x) / count[:, None]
         second = torch.einsum("bk,bi,bj->kij", owned, x, x) if dim <= 4 else _second(owned, x)

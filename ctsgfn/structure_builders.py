@@ -19,6 +19,7 @@ from ctsgfn.graph_evidence import GraphEvidence
 from ctsgfn.kernel import Kernel
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
 from ctsgfn.kernels.heads.informed import changes_of, informed_backward, informed_kernel
+from ctsgfn.kernels.heads.nested import NestedHead
 from ctsgfn.kernels.heads.per_model import OneModel, PerModelHead
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
@@ -27,6 +28,7 @@ from ctsgfn.kernels.spaces.subsets import subset_kernels, subsets
 from ctsgfn.kernels.spaces.with_parameters import with_parameters
 from ctsgfn.laplace import Factored, Laplace, differentiable
 from ctsgfn.measures import Counting, Measure, Product
+from ctsgfn.nested_fits import NestedFits
 from ctsgfn.space import Space
 from ctsgfn.subset_evidence import SubsetEvidence
 from ctsgfn.subsets import LISTED, Subsets
@@ -47,6 +49,7 @@ class Built(NamedTuple):
     gfn: GFlowNet[Any]
     target: Target[Any]
     first: Built | None = None  # a smaller flow whose modules it shares, to be trained before it
+    frozen: bool = False  # laws of parameters were fitted: the smaller flow is all that is trained
 
 
 Kernels = tuple[Kernel[Any], Kernel[Any]]
@@ -90,6 +93,9 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     Where a few models were fitted one by one (``ctsgfn.model_fits``), these fits are the laws of their
     parameters, and a flow of the models alone, on the evidences found, is to be trained.
 
+    Where a block has equal copies of its parameters, as small networks do, mixtures are fitted to each block
+    that is met (``ctsgfn.nested_fits``), and a flow of the graphs alone, on their evidences, is trained.
+
     Where the target has a gradient, the parameters are drawn near normal approximations that are found for
     each model (``laplace``); structures that grow by one choice at a time climb the evidence that these
     give, and a flow of the structures alone, on that evidence, is to be trained first. Models with many
@@ -100,6 +106,8 @@ def build_with_parameters(target: Target[Any], options: Mapping[str, Any]) -> Bu
     inner, kernels = structures(measure.models, target, hidden)
     if options.get("fits") is not None:
         return _build_fitted(target, options)
+    if NestedFits.serves(target) and GraphEvidence.serves(target) and _most_live(target) <= WIDE:
+        return _build_nested(target, options)
     blocks = target.blocks if isinstance(target, Factored) else 1
     some = inner.read(arrivals(inner, diffuse(inner.kappa), 4))
     wide = measure.live(some).sum(-1).max() if isinstance(measure.models, Subsets) else measure.size
@@ -141,6 +149,27 @@ def one_law(fit: Mapping[str, Any], live: Tensor, hidden: int) -> OneModel:
     return OneModel(law, live.nonzero().squeeze(-1), fit["location"], fit["scale"])
 
 
+def _most_live(target: Any) -> int:
+    """Most parameters that a node of a target on graphs can have."""
+    graphs = target.measure.models
+    parents = torch.zeros(1, graphs.nodes, dtype=torch.bool)
+    parents[0, : graphs.nodes - 1 if graphs.max_parents is None else graphs.max_parents] = True
+    return int(target.block_live(parents).sum())
+
+
+def _build_nested(target: Target[Any], options: Mapping[str, Any]) -> Built:
+    """Graphs, and the fitted laws of the parameters of their nodes."""
+    measure, fits = target.measure, NestedFits(target)  # type: ignore[arg-type]
+    assert isinstance(measure, WithParameters)
+    evidence = GraphEvidence(fits)
+    inner, kernels = structures(measure.models, evidence, options["hidden"])
+    space = with_parameters(inner, measure.size, measure.live)
+    head = NestedHead(fits, lambda s: inner.read(s.structure))
+    whole = with_parameters_kernels(space, inner, kernels, head)
+    first = Built(assemble(inner, kernels, options), evidence)
+    return Built(assemble(space, whole, options), target, first, frozen=True)
+
+
 def _build_fitted(target: Target[Any], options: Mapping[str, Any]) -> Built:
     """A list of models, and a fitted law of the parameters of each."""
     measure, fits, hidden = target.measure, options["fits"], options["hidden"]
@@ -156,7 +185,7 @@ def _build_fitted(target: Target[Any], options: Mapping[str, Any]) -> Built:
     evidence = as_target(lambda m: log_z.to(m.device)[m[:, 0]], measure.models)
     first = Built(assemble(inner, kernels, options), evidence)
     whole = with_parameters_kernels(space, inner, kernels, head)
-    return Built(assemble(space, whole, options), target, first)
+    return Built(assemble(space, whole, options), target, first, frozen=True)
 
 
 def assemble(space: Space[Any, Any], kernels: Kernels, options: Mapping[str, Any]) -> GFlowNet[Any]:

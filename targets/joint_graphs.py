@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctsgfn.acyclic import Acyclic
 from ctsgfn.errors import InvalidInput
-from ctsgfn.targets.mechanisms import Linear, Mechanism
+from ctsgfn.targets.mechanisms import Linear, Mechanism, PartlyLinear
 from ctsgfn.targets.noises import NodeLaw, NormalNoise
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
@@ -152,6 +152,53 @@ class JointGraphs:
             each = each * ~self.interventions.to(each.device).T[block]
         return self.row_weight * each.sum(-1) + self._log_prior(part, theta)
 
+    @property
+    def inner(self) -> list[int]:
+        """Parameters of a block that are normal given the others: those of a linear part, in normal noise."""
+        given = isinstance(self.mechanism, PartlyLinear) and isinstance(self.noise, NormalNoise)
+        return self.mechanism.linear(self.blocks) if given else []  # type: ignore[attr-defined]
+
+    @property
+    def copies(self) -> tuple[Tensor, Tensor]:
+        """Parameters [S, m] of a block, and signs [S, m], that leave ``log_block`` as it is: all S ways."""
+        d, more = self.blocks, torch.arange(self.noise.size)
+        size = self.mechanism.size(d)
+        one = torch.arange(size)[None], torch.ones(1, size, dtype=torch.long)
+        index, sign = self.mechanism.copies(d) if isinstance(self.mechanism, PartlyLinear) else one
+        same = more.expand(len(index), -1)
+        return torch.cat([index, size + same], 1), torch.cat([sign, torch.ones_like(same)], 1)
+
+    @property
+    def spread(self) -> Tensor:
+        """Prior standard deviations of the parameters of a block, [m]."""
+        scale = torch.ones(self.mechanism.size(self.blocks) + self.noise.size, dtype=torch.float64)
+        scale[: self.mechanism.size(self.blocks)] = math.sqrt(self.weight_variance)
+        return scale
+
+    def inner_law(self, block: Tensor, part: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Means [R, q] of the inner parameters given the others, and Cholesky factors of their precision.
+
+        .. math::
+            \Lambda = \sigma^{-2} \Phi^\top \Phi + \tau^{-2}, \qquad
+            \mu = \sigma^{-2} \Lambda^{-1} \Phi^\top x_j
+
+        The inner parameters of theta are not read. NaN where a scale leaves no digits.
+        """
+        assert isinstance(self.mechanism, PartlyLinear)
+        assert isinstance(self.noise, NormalNoise)
+        data, split = self.data.to(theta), self.mechanism.size(self.blocks)
+        phi = self.mechanism.basis(data, part, theta[:, :split])
+        precision = self.row_weight * (-2 * self.noise.log_scale(theta[:, split:])).exp()  # [R, 1]
+        each = precision.expand(-1, len(data))
+        if self.interventions is not None:
+            each = each * ~self.interventions.to(each.device).T[block]
+        scaled = phi * each[:, None]
+        prior = torch.eye(phi.shape[1], dtype=theta.dtype, device=theta.device) / self.weight_variance
+        factor, failed = torch.linalg.cholesky_ex(scaled @ phi.transpose(1, 2) + prior)
+        factor = torch.where((failed == 0)[:, None, None], factor, math.nan)
+        slope = (scaled @ data.T[block][..., None]).squeeze(-1)
+        return torch.cholesky_solve(slope[..., None], factor).squeeze(-1), factor
+
     def log_likelihood(self, x: Parameterised, data: Tensor) -> Tensor:
         """Log-density [B, N'] of each row of other data [N', d], given graphs and parameters."""
         each = self._log_rows(data, *self._nodes(x))
@@ -195,9 +242,7 @@ class JointGraphs:
 
     def _log_prior(self, part: Tensor, theta: Tensor) -> Tensor:
         """Log-prior [R] of parameters and parents."""
-        split = self.mechanism.size(self.blocks)
-        variance = torch.ones_like(theta[0])
-        variance[:split] = self.weight_variance
+        variance = self.spread.to(theta).square()
         each = 0.5 * theta.square() / variance + 0.5 * (2 * math.pi * variance).log()
         of_theta = -(each * self.block_live(part)).sum(-1)
         if self.edges_per_node is None:

@@ -5,8 +5,9 @@ Each is frozen and comparable, because the measure of a joint posterior depends 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,20 @@ class Mechanism(Protocol):
 
     def mean(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
         """Means [R, N] at data [N, d], of nodes with parents [R, d] and parameters [R, size], dead ones 0."""
+
+
+@runtime_checkable
+class PartlyLinear(Protocol):
+    """A mechanism that is linear in some of its parameters, and has equal copies."""
+
+    def linear(self, nodes: int) -> list[int]:
+        """The parameters in which the value is linear, in ascending order."""
+
+    def basis(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
+        """What each of them is multiplied with, [R, q, N]; 0 for dead ones."""
+
+    def copies(self, nodes: int) -> tuple[Tensor, Tensor]:
+        """Parameters [S, size] whose values, times signs [S, size], give the same function: all S ways."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +91,15 @@ class Affine(Linear):
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    r"""A network of one hidden layer, without the copies of itself that make its posterior repeat.
+    r"""A network of one hidden layer.
 
     .. math::
-        b + \sum_u e^{v_u} \tanh\bigl(a_1 + e^{a_2} + \dots + e^{a_u}
-            + \textstyle\sum_{i \in P} w_{ui} x_i\bigr)
+        b + \sum_u v_u \tanh\bigl(a_u + \textstyle\sum_{i \in P} w_{ui} x_i\bigr)
 
-    Units of positive weight and increasing intercepts are one of the :math:`2^U U!` equal ways to write the
-    same function; a law with one mode could see only one of them, and would miss the mass of the others. A
-    node without parents has b alone. Theta is w (unit by unit), then a, v and b. The posterior of many units
-    is still far from normal: ``evidence()`` of a sampler says how far.
+    A node without parents has b alone. Theta is w (unit by unit), then a, v and b. The value is linear in v
+    and b, so that with normal noise these have a normal law given the rest; and the same function is written
+    in :math:`2^U U!` ways, by the sign and the order of the units: ``JointGraphs`` says both to those who fit
+    laws to its posterior (``ctsgfn.nested_fits``).
 
     Args:
         units: hidden units, U.
@@ -114,10 +128,30 @@ class HiddenLayer:
         return torch.cat([parents.repeat(1, self.units), some, torch.ones_like(some[:, :1])], -1)
 
     def mean(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
-        """Value of the network; dead weights are 0, so that only the parents enter."""
+        """Value of the network; dead parameters are 0."""
+        return (theta[:, None, self.linear(parents.shape[-1])] @ self.basis(data, parents, theta)).squeeze(1)
+
+    def linear(self, nodes: int) -> list[int]:
+        """The parameters in which the value is linear: v and b."""
+        return list(range(self.units * (nodes + 1), self.size(nodes)))
+
+    def basis(self, data: Tensor, parents: Tensor, theta: Tensor) -> Tensor:
+        """What each of them is multiplied with, [R, U + 1, N]; 0 for v of nodes without parents."""
         units, nodes = self.units, parents.shape[-1]
-        w, a, v, b = theta.split([units * nodes, units, units, 1], -1)
-        intercept = torch.cat([a[:, :1], a[:, 1:].exp()], -1).cumsum(-1)
-        inner = w.reshape(len(w), units, nodes) @ data.T + intercept[..., None]  # [R, units, N]
-        outer = v.exp() * parents.any(-1, keepdim=True)
-        return (outer[:, None] @ inner.tanh()).squeeze(1) + b
+        w, a = theta[:, : units * nodes], theta[:, units * nodes : units * (nodes + 1)]
+        inner = w.reshape(-1, units, nodes) @ data.T + a[..., None]  # [R, U, N]
+        hidden = inner.tanh() * parents.any(-1)[:, None, None]
+        return torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
+
+    def copies(self, nodes: int) -> tuple[Tensor, Tensor]:
+        """Parameters [S, size] whose values, times signs [S, size], give the same function: all S ways."""
+        numbers, index, sign = torch.arange(self.size(nodes)), [], []
+        w, a, v, b = numbers.split([self.units * nodes, self.units, self.units, 1])
+        w = w.reshape(self.units, nodes)
+        for order in itertools.permutations(range(self.units)):
+            o = list(order)
+            for signs in itertools.product((1, -1), repeat=self.units):
+                s = torch.tensor(signs)
+                index.append(torch.cat([w[o].flatten(), a[o], v[o], b]))
+                sign.append(torch.cat([s.repeat_interleave(nodes), s, s, torch.ones_like(b)]))
+        return torch.stack(index), torch.stack(sign)

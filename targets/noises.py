@@ -64,11 +64,14 @@ class Noise(ABC):
 
     def log_prob(self, value: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
         """Log-density [R, N] of values around means [R, N], with parameters [R, size]."""
-        residual = value - mean
+        log_scale = self.log_scale(theta)
+        return self.standard((value - mean) * (-log_scale).exp()) - log_scale
+
+    def log_scale(self, theta: Tensor) -> Tensor:
+        """Logarithm of the scale, [R, 1], of parameters [R, size]."""
         if self.scale is not None:
-            return self.standard(residual / self.scale) - math.log(self.scale)
-        log_scale = self.log_centre + self.log_spread * theta
-        return self.standard(residual * (-log_scale).exp()) - log_scale
+            return theta.new_full((len(theta), 1), math.log(self.scale))
+        return self.log_centre + self.log_spread * theta
 
     @abstractmethod
     def standard(self, z: Tensor) -> Tensor:

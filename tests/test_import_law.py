@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic acyclic_sums subsets evidence mixture_fit moves circle_clusters",
-        "reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
+        "symmetric_mixture reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace model_target graph_draws graph_data graph_chains",
         "kernel space graph_evidence subset_evidence counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse variational from_pyro predictive likelihood coordinate_walk",
@@ -30,6 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "objectives gradient importance annealing history sampler_files",
         "behaviours warmup circle_warmup judging subtrajectories divergences"
         "  check_charts check_pairing check_target check_walks",
+        "nested_fits",
         "replay optimisation check_flow check_mass structure_builders",
         "training start_law model_fits builders",
         "bridge",

@@ -29,6 +29,7 @@ from ctsgfn.importance import Importance
 from ctsgfn.kernels.spaces.dag import dag
 from ctsgfn.kernels.spaces.parameter_kernels import SealedFlow, structure_kernel
 from ctsgfn.laplace import Laplace
+from ctsgfn.nested_fits import NestedFits
 from ctsgfn.objectives import detailed_balance, log_partition_variance
 from ctsgfn.states import Jump
 from ctsgfn.targets import (
@@ -116,9 +117,8 @@ def test_hidden_layer_formula() -> None:
             w, a, v, b = theta[:9].reshape(3, 3), theta[9:12], theta[12:15], theta[15]
             mean = np.full(len(data), b)
             if bool(x.model[row, :, j].any()):
-                intercepts = [a[0], a[0] + np.exp(a[1]), a[0] + np.exp(a[1]) + np.exp(a[2])]
                 for u in range(3):
-                    mean = mean + np.exp(v[u]) * np.tanh(intercepts[u] + data @ w[u])
+                    mean = mean + v[u] * np.tanh(a[u] + data @ w[u])
             total += stats.norm(mean, 0.5).logpdf(data[:, j]).sum()
         assert value == pytest.approx(total, abs=1e-9)
     with pytest.raises(InvalidInput, match="no one weight"):
@@ -131,10 +131,8 @@ def test_hidden_layer_sees_what_a_line_cannot() -> None:
     x = torch.randn(60, 1)
     data = torch.cat([x, x.square() - 1 + 0.2 * torch.randn(60, 1)], 1).double()
     edge = torch.tensor([[[False, True], [False, False]]])
-    line, network = (
-        float(Laplace(JointGraphs(data, m, NormalNoise())).log_evidence(edge))
-        for m in (Linear(), HiddenLayer())
-    )
+    line = float(Laplace(JointGraphs(data, Linear(), NormalNoise())).log_evidence(edge))
+    network = float(NestedFits(JointGraphs(data, HiddenLayer(), NormalNoise())).log_evidence(edge))
     assert network > line + 20
 
 
