@@ -193,17 +193,21 @@ def fit(
             elif name in GROWN:
                 assert built is not None
                 simpler = built if built.first is None else built.first
-                history, training = explored(simpler, training)
-                behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
                 if built.frozen:  # a poor law would be given up with its model
-                    if many_orders(sampler) and not history.interrupted:
-                        history = training.run(simpler.gfn, simpler.target, behaviour, "training", steps=1000)
+                    if isinstance(simpler.target.measure, Acyclic):
+                        found = back_from_chains(simpler.target, like)
+                        history = training.run(simpler.gfn, simpler.target, found, "training", steps=1000)
+                    else:
+                        history, _ = explored(simpler, training)
                     with torch.no_grad():
                         sampler.gfn.log_z.copy_(simpler.gfn.log_z)
                     sampler.notes = (FITTED,)
+                else:
+                    history, training = explored(simpler, training)
                 if built.frozen or history.interrupted:
                     sampler.history = history
                     return sampler
+                behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
             elif name == "cube":
                 behaviour = back_from_particles(sampler, like)
             elif name == "hypergrid":

@@ -84,6 +84,7 @@ class NestedFits:
     def __init__(self, target: Nested) -> None:
         self.target, self.measure = target, target.measure  # type: ignore[attr-defined]
         self.blocks, self.width = target.blocks, target.copies[0].shape[1]
+        self.inner = target.inner
         self._number: dict[int, int] = {}
         self.fits: list[Fit] = []
 
@@ -114,7 +115,7 @@ class NestedFits:
         for fit, rows in self._groups(block, part):
             if fit.law is not None:
                 theta[rows[:, None], fit.axes] = fit.law.draw(len(rows))
-        inner = self.target.inner
+        inner = self.inner
         if inner:
             mean, factor = self.target.inner_law(block, part, theta)
             noise = torch.randn(*mean.shape, 1).to(mean)
@@ -129,7 +130,7 @@ class NestedFits:
         for fit, rows in self._groups(block, part):
             if fit.law is not None:
                 out[rows] = fit.law.log_prob(theta[rows[:, None], fit.axes])
-        inner = self.target.inner
+        inner = self.inner
         if not inner:
             return out
         mean, factor = self.target.inner_law(block, part, theta)
@@ -140,7 +141,7 @@ class NestedFits:
 
     def log_outer(self, block: Tensor, part: Tensor, theta: Tensor) -> Tensor:
         """Log of r [R] with the inner parameters integrated out; those of theta are not read."""
-        inner = self.target.inner
+        inner = self.inner
         if not inner:
             return self.target.log_block(block, part, theta)
         mean, factor = self.target.inner_law(block, part, theta)
@@ -172,7 +173,7 @@ class NestedFits:
         """The law of one block."""
         target = self.target
         outer = target.block_live(part)[0].clone()
-        outer[target.inner] = False
+        outer[self.inner] = False
         axes = outer.nonzero().squeeze(-1)
 
         def density(x: Tensor) -> Tensor:

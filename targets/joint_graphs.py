@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -184,11 +185,11 @@ class JointGraphs:
 
         The inner parameters of theta are not read. NaN where a scale leaves no digits.
         """
-        assert isinstance(self.mechanism, PartlyLinear)
-        assert isinstance(self.noise, NormalNoise)
-        data, split = self.data.to(theta), self.mechanism.size(self.blocks)
-        phi = self.mechanism.basis(data, part, theta[:, :split])
-        precision = self.row_weight * (-2 * self.noise.log_scale(theta[:, split:])).exp()  # [R, 1]
+        mechanism: Any = self.mechanism  # with normal noise, where there are inner parameters
+        noise: Any = self.noise
+        data, split = self.data.to(theta), mechanism.size(self.blocks)
+        phi = mechanism.basis(data, part, theta[:, :split])
+        precision = self.row_weight * (-2 * noise.log_scale(theta[:, split:])).exp()  # [R, 1]
         each = precision.expand(-1, len(data))
         if self.interventions is not None:
             each = each * ~self.interventions.to(each.device).T[block]
