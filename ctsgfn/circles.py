@@ -58,7 +58,7 @@ def fit_circles(
         kind = str(like.dtype).removeprefix("torch.")
         options = {"slices": turns, "clusters": clusters, "hidden": hidden, "dtype": kind}
         options["flow"] = training.reads_flow
-        gfn, inner, _ = build_torus(target, options)
+        gfn, inner, *_ = build_torus(target, options)
         return Sampler(gfn.to(like), inner, recipe={"builder": "torus", "options": options})
 
     z, wider = warm_up_circles(target, dim, like=like)
