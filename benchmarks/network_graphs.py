@@ -5,10 +5,10 @@ sin(2 x) or tanh(3 x), each scaled and centred, plus normal noise of standard de
 two hidden units (``HiddenLayer``) and lines (``Linear``), both with noise of unknown scale, are fitted to 100
 rows; 2000 fresh rows are predicted by resampled draws.
 
-Log Z of the networks is compared with a sum over all 29,281 graphs of evidences of nodes given their parents.
-Those that matter (parents of probability above 0.01) are estimated for this alone, by the warm-up of ``fit``
-on R^k (sequential Monte Carlo of 2000 particles from normals around modes), output weights integrated out,
-twice.
+Log Z of the networks of the first data set is compared with a sum over all 29,281 graphs of evidences of
+nodes given their parents. Those that matter (parents of probability above 0.01) are estimated anew for this,
+by bridge sampling between the fitted laws and particles that an annealing run of its own brought from the
+prior: where the laws missed mass that the particles have, these evidences would be larger.
 
 Calibration: data of 50 rows are drawn from the prior (uniform graph, standard normal parameters), as in
 ``student_graphs.py``; ranks of the number of edges, of the mean log-scale, of the sum of squares of all
@@ -16,8 +16,8 @@ weights, and of the value of the mechanisms where every node is 1, summed over n
 depend on which of the equal copies of a network is drawn.
 
 Claim: on each data set the predictive density is higher with networks than with lines, the ESS is above 5%
-and log Z within 0.1 of the sum; every p-value of ranks is above 0.01 / 4, and the edges are as many as
-expected (|z| < 3).
+and log Z within 0.1 of the sum (on the first data set); every p-value of ranks is above 0.01 / 4, and the
+edges are as many as expected (|z| < 3).
 
     python benchmarks/network_graphs.py [n]     # at most n more of the runs that have no result yet
 """
@@ -38,16 +38,18 @@ from student_graphs import calibration, fitted, ranked
 from torch import Tensor
 
 import ctsgfn
+from ctsgfn.annealing import anneal
+from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import UnreliableEstimate
+from ctsgfn.gaussian_fits import GaussianFits
 from ctsgfn.measures import Lebesgue
 from ctsgfn.nested_fits import NestedFits
 from ctsgfn.target import as_target
 from ctsgfn.targets import HiddenLayer, JointGraphs, Linear, NormalNoise
-from ctsgfn.warmup import warm_up
 
 SETS, NODES, ROWS, FRESH, SCALE, STEPS, UNITS = (0, 1, 2), 5, 100, 2000, 0.3, 300, 2
 CALIBRATED, FEWER_ROWS = 10, 50
-PARTICLES, RUNS, MATTERS = 2000, 2, 0.01
+SUMMED, PARTICLES, MATTERS = (0,), 2000, 0.01
 MODELS = {"network": HiddenLayer(UNITS), "line": Linear()}
 OUT = Path(__file__).parent / "results" / "network_graphs.json"
 
@@ -92,45 +94,49 @@ def predict(seed: int) -> dict[str, Any]:
         out[f"{name}_log_z"], out[f"{name}_log_z_error"] = evidence.log_z, evidence.stderr
         out[f"{name}_reliable"] = evidence.reliable
         out[f"{name}_cpu_seconds"] = round(time.process_time() - start, 1)
-        if name == "network":
+        if name == "network" and seed in SUMMED:
             start = time.process_time()
             torch.manual_seed(seed)
             head: Any = sampler.gfn.forward_kernel.heads[-1]
-            out["network_sum"], out["network_sum_spread"], out["network_sum_of_fits"] = summed(head.fits)
+            out["network_sum"], out["network_sum_of_fits"] = summed(head.fits)
             out["sum_cpu_seconds"] = round(time.process_time() - start, 1)
     return out
 
 
-def summed(fits: NestedFits) -> tuple[float, float, float]:
-    """Log Z by the sum over all graphs, the difference of the two runs, and log Z by the fits' evidences."""
+def summed(fits: NestedFits) -> tuple[float, float]:
+    """Log Z by the sum over all graphs: with evidences by bridge sampling, and with those of the fits."""
     graphs = ctsgfn.Acyclic(NODES).all()
     block, part = fits.nodes(graphs)
     number = fits.numbers(block, part)
     row = torch.zeros(len(fits.fits), dtype=torch.long).scatter(0, number, torch.arange(len(number)))
     value = torch.tensor([fit.log_evidence for fit in fits.fits], dtype=torch.float64)
-    log_r = value[number].reshape(len(graphs), NODES).sum(-1)
-    of_graph = log_r.softmax(0)
+    before = value[number].reshape(len(graphs), NODES).sum(-1)
     mass = torch.zeros(len(value), dtype=torch.float64)
-    mass.index_add_(0, number, of_graph.repeat_interleave(NODES))
-    log_z = []
-    for _ in range(RUNS):
-        again = value.clone()
-        for k in (mass > MATTERS).nonzero().squeeze(-1).tolist():
-            again[k] = annealed(fits, k, block[row[k]][None], part[row[k]][None])
-        log_z.append(float(again[number].reshape(len(graphs), NODES).sum(-1).logsumexp(0)))
-    return sum(log_z) / RUNS, max(log_z) - min(log_z), float(log_r.logsumexp(0))
+    mass.index_add_(0, number, before.softmax(0).repeat_interleave(NODES))
+    for k in (mass > MATTERS).nonzero().squeeze(-1).tolist():
+        value[k] = bridged(fits, k, block[row[k]][None], part[row[k]][None])
+    after = value[number].reshape(len(graphs), NODES).sum(-1)
+    return float(after.logsumexp(0)), float(before.logsumexp(0))
 
 
-def annealed(fits: NestedFits, k: int, block: Tensor, part: Tensor) -> float:
-    """Log-evidence of a node by sequential Monte Carlo."""
-    axes = fits.fits[k].axes
+def bridged(fits: NestedFits, k: int, block: Tensor, part: Tensor) -> float:
+    """Log-evidence of a node from draws of its law and annealed particles (Meng and Wong, 1996)."""
+    axes, law = fits.fits[k].axes, fits.fits[k].law
+    assert law is not None
 
     def density(x: Tensor) -> Tensor:
         theta = x.new_zeros(len(x), fits.width).index_copy(1, axes, x)
         return fits.log_outer(block.expand(len(x)), part.expand(len(x), -1), theta)
 
-    one, nothing = as_target(density, Lebesgue(len(axes))), torch.zeros(0, dtype=torch.float64)
-    return warm_up(one, len(axes), particles=PARTICLES, starts=32, like=nothing).log_z
+    one = torch.eye(len(axes), dtype=torch.float64)[None]
+    prior = GaussianFits(torch.zeros(1, len(axes), dtype=torch.float64), one, one.new_zeros(1))
+    points, _ = anneal(CountedTarget(as_target(density, Lebesgue(len(axes)))), prior, PARTICLES, True)
+    drawn, brought = (density(x) - law.log_prob(x) for x in (law.draw(PARTICLES), points))
+    log_z = float(drawn.logsumexp(0)) - math.log(PARTICLES)
+    for _ in range(50):
+        here = (drawn - torch.logaddexp(drawn, drawn.new_tensor(log_z))).logsumexp(0)
+        log_z = float(here - (-torch.logaddexp(brought, drawn.new_tensor(log_z))).logsumexp(0))
+    return log_z
 
 
 def calibrate(seed: int) -> dict[str, Any]:
@@ -200,7 +206,7 @@ def main() -> None:
             and all(
                 r["network"] > r["line"]
                 and r["network_ess"] > 0.05
-                and abs(r["network_log_z"] - r["network_sum"]) < 0.1
+                and abs(r["network_log_z"] - r.get("network_sum", r["network_log_z"])) < 0.1
                 for r in rows
             ),
             "rows": rows,
