@@ -152,10 +152,11 @@ class NestedFits:
 
     def _groups(self, block: Tensor, part: Tensor) -> list[tuple[Fit, Tensor]]:
         """The fits of the rows, each with its rows."""
-        number = self.numbers(block, part)
-        order = number.argsort()
-        found, count = number[order].unique_consecutive(return_counts=True)
-        return list(zip((self.fits[k] for k in found.tolist()), order.split(count.tolist()), strict=True))
+        self.numbers(block, part)
+        key, order = hashed(block, part).sort(stable=True)  # in whatever order they were met
+        found, count = key.unique_consecutive(return_counts=True)
+        fits = (self.fits[self._number[k]] for k in found.tolist())
+        return list(zip(fits, order.split(count.tolist()), strict=True))
 
     def numbers(self, block: Tensor, part: Tensor) -> Tensor:
         """Number of the fit of each row, [R], after those that are new were found."""
