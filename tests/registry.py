@@ -288,6 +288,9 @@ class Unpacked(Head):
 
 HEADS: dict[str, HeadCase] = {
     "autoregressive": HeadCase(lambda width: AutoregressiveMixture(2, width, 3, hidden=16, order=[1, 0])),
+    "defensive autoregressive": HeadCase(
+        lambda width: AutoregressiveMixture(2, width, 3, hidden=16, share=0.1, floor=0.1)
+    ),
     "beta": HeadCase(lambda width: BetaMixture(2, components=3, width=width)),
     "block_normal": HeadCase(lambda width: BlockNormalHead(1, 2, width), live=True),
     "block_normal_near": HeadCase(

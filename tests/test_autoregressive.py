@@ -68,6 +68,20 @@ def test_a_funnel_is_exact() -> None:
         torch.testing.assert_close(scored(head, x), -0.5 * exponent - 2 * math.log(2 * math.pi))
 
 
+def test_the_floor_keeps_the_valley_between_two_modes() -> None:
+    """Learned normals at -1 and 1, .05 wide: at 0 the floor's N(0, 1) alone is left, and draws reach it."""
+    head = AutoregressiveMixture(1, 0, 2, floor=0.1).double()
+    with torch.no_grad():
+        _, _, (_, centre, log_width) = head.split(head.out.bias.unflatten(0, (1, -1)))
+        centre.copy_(torch.tensor([[-1.0, 1.0]]))
+        log_width.fill_(math.log(0.05))
+        valley = scored(head, torch.zeros(1, 1, dtype=torch.float64))
+        draws = head(torch.zeros(20_000, 0).double(), None, None).sample()
+    torch.testing.assert_close(valley, torch.tensor([math.log(0.1) - 0.5 * math.log(2 * math.pi)]).double())
+    inside = 0.1 * math.erf(0.5 / math.sqrt(2))
+    assert abs(float(z_scores((draws.abs() < 0.5).double().squeeze(-1), inside))) < 4.9
+
+
 def test_weights_of_its_own_draws_average_to_the_mass_in_ten_dimensions() -> None:
     """Importance weights from draws to another density that integrates to 1: by z-score."""
     head = shaken(AutoregressiveMixture(10, 0, 8, hidden=20), 0.1)
@@ -95,6 +109,7 @@ def test_far_away_it_stays_finite() -> None:
         (lambda: AutoregressiveMixture(2, 0, hidden=0), "one hidden unit"),
         (lambda: AutoregressiveMixture(2, 0, layers=0), "one hidden layer"),
         (lambda: AutoregressiveMixture(0, 0), "Lebesgue dim"),
+        (lambda: AutoregressiveMixture(2, 0, floor=1.0), "the floor's share"),
         (lambda: AutoregressiveMixture(3, 0, order=[0, 1, 1]), "each of the 3 coordinates once"),
         (lambda: AutoregressiveMixture(2, 0, tril=torch.eye(3)), r"tril must be \[2, 2\]"),
         (lambda: AutoregressiveMixture(2, 0, tril=-torch.eye(2)), "positive diagonal"),

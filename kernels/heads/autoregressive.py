@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, softplus
+from torch.nn.functional import gelu, linear, pad, softplus
 
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
@@ -100,7 +100,7 @@ class AutoregressiveLaw(CoordinateLaw):
             h = gelu(hidden)
             for weight, bias in inner:
                 h = gelu(linear(h, weight, bias))
-            mean, log_scale, rest = head.split(linear(h, out[0][i], out[1][i]))
+            mean, log_scale, rest = head.floored(linear(h, out[0][i], out[1][i]))
             logit, centre, log_width = rest
             c = choose(logit)[:, None]
             noise = torch.randn_like(mean)
@@ -121,7 +121,7 @@ class AutoregressiveLaw(CoordinateLaw):
         h = torch.cat([seen, self.context], dim=-1)
         for layer in head.layers:
             h = gelu(layer(h))
-        mean, log_scale, rest = head.split(head.out(h).unflatten(-1, (head.base.dim, -1)))
+        mean, log_scale, rest = head.floored(head.out(h).unflatten(-1, (head.base.dim, -1)))
         logit, centre, log_width = rest
         mean = mean + linear(a, head.slope.tril(-1))
         log_scale = head.bounded(log_scale + linear(seen, head.log_slope.tril(-1)))
@@ -148,6 +148,9 @@ class AutoregressiveMixture(Head):
         layers: its hidden layers.
         share: of a defensive mixture, per coordinate: with this probability it is drawn from N(0, 3^2),
             whatever those before it are, so that weights against other laws stay bounded.
+        floor: share of one more normal in each coordinate's mixture, N(m, sigma^2), that nothing changes: in
+            the valley between two modes the learned ones hand over to each other's tails, which fall far
+            below the target before a draw that would tell comes along.
         order: the coordinates in the order in which they are drawn; as they stand if None.
         tril: L [dim, dim], the coordinates taken in that order; the identity if None.
 
@@ -173,6 +176,7 @@ class AutoregressiveMixture(Head):
         hidden: int = 64,
         layers: int = 2,
         share: float = 0.0,
+        floor: float = 0.0,
         order: Sequence[int] | None = None,
         tril: Tensor | None = None,
     ) -> None:
@@ -188,7 +192,9 @@ class AutoregressiveMixture(Head):
             raise InvalidInput(f"order must name each of the {dim} coordinates once, got {list(order)}.")
         if not 0 <= share < 1:
             raise InvalidInput(f"the share of the wide law must be at least 0 and below 1, got {share}.")
-        self.components, self.share = components, share
+        if not 0 <= floor < 1:
+            raise InvalidInput(f"the floor's share must be at least 0 and below 1, got {floor}.")
+        self.components, self.share, self.floor = components, share, floor
         self.register_buffer("order", torch.tensor(list(order)), persistent=False)
         # a unit of degree k sees the context and the first k coordinates
         coordinate, none = torch.arange(1, dim + 1), torch.zeros(width, dtype=torch.long)
@@ -222,6 +228,14 @@ class AutoregressiveMixture(Head):
         """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
         logit, centre, log_width = outputs[..., 2:].unflatten(-1, (3, self.components)).unbind(-2)
         return outputs[..., 0], outputs[..., 1], (logit, centre, log_width)
+
+    def floored(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """The same with the floor among the components: C + 1 of them, where it has a share."""
+        mean, log_scale, (logit, centre, log_width) = self.split(outputs)
+        if self.floor == 0:
+            return mean, log_scale, (logit, centre, log_width)
+        logit = pad(logit.log_softmax(-1) + math.log1p(-self.floor), (0, 1), value=math.log(self.floor))
+        return mean, log_scale, (logit, pad(centre, (0, 1)), pad(log_width, (0, 1)))
 
     def bounded(self, log_scale: Tensor) -> Tensor:
         """The log-scales; beside a wide law, which leads to places unknown, smoothly bounded."""
