@@ -74,8 +74,8 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
 
     Options: dim, slices, clock (None for the default), sigma, hidden, layers, langevin, location and
     scale_tril of the whitening; mixture: None, or share, mean and tril of the normals that the first
-    step starts from; and autoregressive: None or absent, or components, order and tril of the head that
-    takes the only step.
+    step starts from; and autoregressive: None or absent, or components, order, tril and (optional) floor of
+    the head that takes the only step.
     """
     whitening = Whitening(options["location"], options["scale_tril"])
     inner = transformed(on_line(target), whitening, Lebesgue(options["dim"]))
@@ -97,6 +97,13 @@ def build_diffusion(target: Target[Tensor], options: Mapping[str, Any]) -> Built
         only = AutoregressiveMixture(options["dim"], 0, **autoregressive, **size)
         forward = Kernel(space.kappa, NoContext(), [only])
     return Built(assemble(space, (forward, backward), options), inner)
+
+
+def set_floor(gfn: GFlowNet[Any], options: dict[str, Any], share: float) -> None:
+    """Give the mixture of each coordinate a floor, in the flow and in the options it is built again from."""
+    head = gfn.forward_kernel.heads[0]
+    assert isinstance(head, AutoregressiveMixture)
+    head.floor = options["autoregressive"]["floor"] = share
 
 
 def build_annealed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
-from ctsgfn.builders import on_line
+from ctsgfn.builders import on_line, set_floor
 from ctsgfn.errors import InvalidInput, NonFinite
 from ctsgfn.euclidean_kernels import Euclidean, encoded, started
 from ctsgfn.evidence import Evidence
@@ -42,6 +42,9 @@ SAID = {
 
 WIDEST = 128
 """Most coordinates that are drawn one after another."""
+
+FLOOR = 0.005
+"""Share of draws with a coordinate from the floor of its mixture, to first order."""
 
 
 def fit_euclidean(
@@ -157,7 +160,8 @@ def _trained(
 ) -> tuple[Sampler[Any, Tensor], Evidence]:
     """Train a sampler at particles z too, and judge it; what training made worse goes back to its start."""
     assert sampler.recipe is not None
-    autoregressive = sampler.recipe["options"].get("autoregressive") is not None
+    options = sampler.recipe["options"]
+    autoregressive = options.get("autoregressive") is not None
     steps = 1000
     if autoregressive and training.objective is trajectory_balance:
         training = replace(training, objective=trajectory_balance.using(g=huber))  # its tails start loose
@@ -171,7 +175,11 @@ def _trained(
     fitted = None
     if name != "diffusion":
         fitted = _judge(sampler, z), {key: value.clone() for key, value in gfn.state_dict().items()}
+    if autoregressive:
+        set_floor(gfn, options, 0.0)
     sampler.history = training.run(gfn, sampler.target, behaviour, name, steps=steps)
+    if autoregressive:
+        set_floor(gfn, options, FLOOR / z.shape[1])  # bounds weights; nothing to learn from
     trained = _judge(sampler, z)
     if name == "annealed":
         with torch.no_grad():

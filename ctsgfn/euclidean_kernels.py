@@ -30,9 +30,6 @@ FINE = 16
 COMPONENTS = 8
 """Normals per coordinate drawn."""
 
-FLOOR = 0.01
-"""Share of draws with a coordinate from its mixture's floor, to first order."""
-
 FITTED = 2000
 """Most points that a mixture is fitted to."""
 
@@ -105,8 +102,7 @@ def _autoregressive(
     for order in (forth, forth[::-1]):
         covariance = torch.cov(((start.points - start.location) / scale)[:, order].T)
         tril = cholesky(covariance.reshape(len(order), len(order)))
-        size = {"components": COMPONENTS, "floor": FLOOR / len(order)}
-        options["autoregressive"] = {**size, "order": order, "tril": tril}
+        options["autoregressive"] = {"components": COMPONENTS, "order": order, "tril": tril}
         sampler = _build(target, dict(options), like)
         z = encoded(sampler, start)
         held = len(z) // 3
