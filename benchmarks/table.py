@@ -6,7 +6,6 @@ python benchmarks/table.py
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -409,10 +408,9 @@ def galaxies() -> Iterator[Row]:
             f"{row['ess']:.0%}" + (")" if row["reliable"] else ", called unreliable)")
             for row in runs["flow"]
         ]
-        if len(runs["smc"]) == len(record["published"][name]):
-            log_z = [median(row["log_z"]) for row in runs["smc"]]
-            weight = [math.exp(v - max(log_z)) for v in log_z]
-            each.append(f"SMC, each number alone, median of 3: {share([w / sum(weight) for w in weight])}")
+        each += [
+            f"Gibbs sampling {share(row['found'])} (+- {max(row['stderr']):.3f})" for row in runs["gibbs"]
+        ]
         yield (
             f"{what}, mixtures of at most 5 normals, one flow by `fit` with default settings: probability of "
             f"2 to 5; published reversible jump{doubt} {share(record['published'][name])}",
