@@ -19,7 +19,7 @@ from ctsgfn.circles import fit_circles
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
-from ctsgfn.exploring import back_from_chains, back_from_particles, explored, many_orders
+from ctsgfn.exploring import back_from_chains, explored, many_orders
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.measures import Lebesgue, Measure
 from ctsgfn.model_fits import few_models, fit_models
@@ -83,9 +83,8 @@ def fit(
     spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
     parameters are fitted to a warm-up of each (``ctsgfn.model_fits``), and so they are for the nodes of
     graphs whose mechanisms are small networks (``ctsgfn.nested_fits``). Half of the walks that are learned
-    from lead, on acyclic graphs, back from graphs that short Markov chains found; on bounded boxes, back
-    from particles of a warm-up; on other structures that
-    can be grown in several orders, once they have been explored, back from the flow's own draws
+    from lead, on acyclic graphs, back from graphs that short Markov chains found; on other
+    structures that can be grown in several orders, once they have been explored, back from the flow's own draws
     (``behaviours.there_and_back``).
 
     Args:
@@ -109,7 +108,7 @@ def fit(
             log Z have been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None
             for never.
         batch_size: trajectories per update.
-        lr: learning rate of the networks; by default 1e-2 on bounded boxes and cells, 3e-3 elsewhere.
+        lr: learning rate of the networks; by default 1e-2 on cells, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
         average: decay of a moving average of the parameters, with which a training run ends; see ``train``.
         slices: diffusion steps or annealed moves on R^d (8 after a mixture, 50 alone); turns on circles,
@@ -151,7 +150,7 @@ def fit(
     kind = str(like.dtype).removeprefix("torch.")
     name = "own" if space is not None or gfn is not None else choose(target.measure)
     if lr is None:
-        lr = 1e-2 if name in ("cube", "hypergrid") else 3e-3
+        lr = 1e-2 if name == "hypergrid" else 3e-3
     if objective is None:
         objective = log_partition_variance if name in GROWN else trajectory_balance
     limit = None if budget is None else Budget(seconds(budget))
@@ -208,8 +207,6 @@ def fit(
                     sampler.history = history
                     return sampler
                 behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
-            elif name == "cube":
-                behaviour = back_from_particles(sampler, like)
             elif name == "hypergrid":
                 behaviour = mixed(on_policy, epsilon_uniform(0.1), 0.5)
             else:

@@ -97,7 +97,7 @@ class Bridge:
 
     Args:
         law: q.
-        target: r, on R^d; its original may be on a half-line.
+        target: r, on R^d; its original may be on a half-line or a box.
     """
 
     def __init__(self, law: StartLaw, target: Target[Tensor]) -> None:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, Transform
+from torch.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    ExpTransform,
+    SigmoidTransform,
+    Transform,
+)
 
 from ctsgfn.acyclic import Acyclic
 from ctsgfn.circle_clusters import Clusters
@@ -25,7 +31,6 @@ from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
-from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
@@ -41,22 +46,29 @@ from ctsgfn.with_parameters import WithParameters
 
 
 def on_line(target: Target[Tensor]) -> Target[Tensor]:
-    """A target on a half-line (or its powers), carried to all of R^d by the exponential.
+    """A target on a half-line or a bounded box, carried to all of R^d: by the exponential, or by the sigmoid.
 
     Other measures are returned as they are.
 
     Example:
+        >>> import torch
         >>> from ctsgfn.target import as_target
         >>> gamma = as_target(lambda x: (x.log() - x).sum(-1), Lebesgue(1, 0.0))
         >>> str(on_line(gamma).measure)
         'Lebesgue measure on R^1'
+        >>> even = on_line(as_target(lambda x: 0 * x.sum(-1), Lebesgue(1, 2.0, 6.0)))
+        >>> round(float(even.log_density(torch.zeros(1, 1)).exp()), 4)  # 4 s (1 - s) at s = 1/2
+        1.0
     """
     measure = target.measure
-    if not isinstance(measure, Lebesgue) or measure.is_finite or measure == Lebesgue(measure.dim):
+    if not isinstance(measure, Lebesgue) or measure == Lebesgue(measure.dim):
         return target
-    above = math.isfinite(measure.low)
-    affine = AffineTransform(measure.low, 1.0) if above else AffineTransform(measure.high, -1.0)
-    return transformed(target, ComposeTransform([ExpTransform(), affine]), Lebesgue(measure.dim))
+    bent: Transform = SigmoidTransform() if measure.is_finite else ExpTransform()
+    if math.isfinite(measure.low):
+        affine = AffineTransform(measure.low, measure.high - measure.low if measure.is_finite else 1.0)
+    else:
+        affine = AffineTransform(measure.high, -1.0)
+    return transformed(target, ComposeTransform([bent, affine]), Lebesgue(measure.dim))
 
 
 def chain_clock(first: float, steps: int) -> list[float]:
@@ -120,18 +132,6 @@ def build_annealed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     return Built(assemble(space, annealed_kernels(space, inner, first=first, **size), options), inner)
 
 
-def build_cube(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """A bounded box, as the unit cube: option hidden."""
-    measure = target.measure
-    assert isinstance(measure, Lebesgue)
-    unit = Lebesgue(measure.dim, 0.0, 1.0)
-    if measure != unit:
-        scale: Transform = AffineTransform(measure.low, measure.high - measure.low)
-        target = transformed(target, scale, unit)
-    space = cube(measure.dim)
-    return Built(assemble(space, cube_kernels(space, hidden=options["hidden"]), options), target)
-
-
 def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     """Angles: options slices, hidden; and clusters, where a mixture takes the only step.
 
@@ -154,7 +154,6 @@ def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any
 BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "diffusion": build_diffusion,
     "annealed": build_annealed,
-    "cube": build_cube,
     "torus": build_torus,
     "hypergrid": build_structures,
     "dag": build_structures,
@@ -170,14 +169,14 @@ def choose(measure: Measure[Any]) -> str:
         InvalidInput: when there is none.
 
     Example:
-        >>> choose(Lebesgue(3)), choose(Lebesgue(3, 0.0, 1.0)), choose(Haar(2)), choose(Counting(7))
-        ('diffusion', 'cube', 'torus', 'hypergrid')
+        >>> choose(Lebesgue(3)), choose(Haar(2)), choose(Counting(7))
+        ('diffusion', 'torus', 'hypergrid')
     """
     if isinstance(measure, WithParameters):
         choose_structures(measure.models)
         return "with_parameters"
     if isinstance(measure, Lebesgue):
-        return "cube" if measure.is_finite else "diffusion"
+        return "diffusion"
     if isinstance(measure, Haar):
         return "torus"
     return choose_structures(measure)

@@ -57,7 +57,7 @@ def fit_euclidean(
     """Warm up, fit the cheapest kernel, and go on to a richer one where it falls short.
 
     Args:
-        target: a target on R^d, or on a half-line or its powers.
+        target: a target on R^d, a half-line or a box.
         like: a tensor of the dtype and device to work in.
         settings: of the kernels.
         training: of the training runs.

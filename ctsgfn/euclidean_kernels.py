@@ -63,7 +63,7 @@ def started(
 
     Args:
         name: of the kind: "finer", or one of KERNELS.
-        target: a target on R^d, or on a half-line or its powers.
+        target: a target on R^d, a half-line or a box.
         start: what the warm-up found.
         like: a tensor of the dtype and device to work in.
         settings: what the user set.

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions.transforms import AffineTransform
 
 from ctsgfn.behaviours import Behaviour, epsilon_choices, from_data, mixed, on_policy, walk_back
-from ctsgfn.circle_warmup import warm_up_circles
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.graph_chains import graph_chains
 from ctsgfn.history import History
-from ctsgfn.kernel import Head
-from ctsgfn.likelihood import fit_likelihood
-from ctsgfn.measures import Counting, Haar, coordinates
+from ctsgfn.measures import Counting
 from ctsgfn.sampler import Sampler
 from ctsgfn.structure_builders import Built
-from ctsgfn.target import Target, evaluate, transformed
+from ctsgfn.target import Target, evaluate
 from ctsgfn.training import Training
 from ctsgfn.trajectories import Trajectories
 from ctsgfn.with_parameters import WithParameters
@@ -55,26 +50,6 @@ def many_orders(sampler: Sampler[Any, Any]) -> bool:
 def back_from_chains(target: Target[Any], like: Tensor) -> Behaviour:
     """Half of the walks lead back from graphs that Markov chains find: a flow alone misses modes."""
     return mixed(on_policy, from_data(graph_chains(target).to(like.device)), 0.5)
-
-
-def back_from_particles(sampler: Sampler[Any, Tensor], like: Tensor) -> Behaviour:
-    """Half of the walks lead back from particles of a warm-up in the unit cube, which is taken as a torus.
-
-    The first step starts from the mixture that fits them best.
-    Walks back from even points would see every mode, but hardly its inside, and be in far tails mostly.
-    """
-    dim, first = coordinates(sampler.target.measure), sampler.gfn.forward_kernel.heads[0]
-    assert isinstance(first, Head)
-    turned = transformed(sampler.target, AffineTransform(0.5, 0.5 / math.pi), Haar(dim))
-    z, wider = warm_up_circles(turned, dim, like=like)
-    fitted, held, far = (_inside(turned.decode(a)) for a in (z[len(z) // 3 :], z[: len(z) // 3], wider))
-    fit_likelihood(first, fitted, held, steps=400, lr=3e-2)
-    return mixed(on_policy, from_data(torch.cat([fitted, held, fitted, held, far])), 0.5)
-
-
-def _inside(x: Tensor) -> Tensor:
-    """Points that are not on a face by rounding."""
-    return x[((x > 0) & (x < 1)).all(-1)]
 
 
 def _from_list(built: Built) -> Behaviour:

@@ -121,7 +121,7 @@ class Sampler(Generic[S, X]):
         Copies part, and the inside of a mode is mended; how much mass a mode has stays as the weights say.
 
         Raises:
-            InvalidInput: for targets that are not on R^d or on a half-line.
+            InvalidInput: for targets that are not on R^d, a half-line or a box.
         """
         require_line(self.gfn)
         whole("n", n)
@@ -223,7 +223,7 @@ class Sampler(Generic[S, X]):
         ``refine.refine``.
 
         Raises:
-            InvalidInput: for targets that are not on R^d or on a half-line.
+            InvalidInput: for targets that are not on R^d, a half-line or a box.
 
         Warns:
             UnreliableEstimate: when the runs do not agree, or the error was not reached.
