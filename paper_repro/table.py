@@ -130,6 +130,9 @@ def torus() -> Iterator[Row]:
 
 
 # ------------------------------------------------------------------ stochastic control
+DIVERGED = 1e6
+"""Bounds beyond this are no result any more."""
+
 CONTROL = {  # B and B_RW with standard deviations over 10 runs: nine Gaussians, funnel
     "off-policy TB": ((-0.150, 0.019, -0.003, 0.011), (-0.219, 0.020, -0.026, 0.020)),
     "off-policy reverse KL": ((-1.706, 0.537, -1.609, 0.546), None),
@@ -172,8 +175,9 @@ def control() -> Iterator[Row]:
             item = f"Table C.1, {target}, {method}"
             if any(run.get("layers", 4) < 4 for run in mine):
                 item += f", batches of {mine[0]['batch']}, 2 hidden layers"
-            if any("failed" in run for run in mine):
-                yield Row(item, "control.py", "unstable", "not finite", len(mine), cpu, "as published")
+            if any("failed" in run or abs(run.get("B", 0.0)) > DIVERGED for run in mine):
+                far = "; ".join("not finite" if "failed" in run else f"B {run['B']:.1e}" for run in mine)
+                yield Row(item, "control.py", "unstable", f"diverged: {far}", len(mine), cpu, "as published")
                 continue
             parts, said, verdicts = [], [], []
             for k, key in enumerate(("B", "B_RW")):
