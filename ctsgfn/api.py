@@ -78,13 +78,13 @@ def fit(
     the best evidence bound are tried first (``ctsgfn.variational``), untrained, and where they fall short,
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
     the batch. On circles a warm-up finds the modes too, and a mixture of von Mises laws of all angles is the
-    only step; where it falls short, two turns with a mixture for each angle are tried. Bounded boxes, grids,
-    acyclic graphs, subsets, and structures with parameters get
-    spaces of their own; where at most 16 models are listed and one normal law each falls short, laws of their
+    only step; where it falls short, two turns with a mixture for each angle are tried. Half-lines and bounded
+    boxes are carried to R^d; grids, acyclic graphs, subsets, and structures with parameters get spaces of
+    their own. Where at most 16 models are listed and one normal law each falls short, laws of their
     parameters are fitted to a warm-up of each (``ctsgfn.model_fits``), and so they are for the nodes of
     graphs whose mechanisms are small networks (``ctsgfn.nested_fits``). Half of the walks that are learned
-    from lead, on acyclic graphs, back from graphs that short Markov chains found; on other
-    structures that can be grown in several orders, once they have been explored, back from the flow's own draws
+    from lead, on acyclic graphs, back from graphs that short Markov chains found; on other structures that
+    can be grown in several orders, once they have been explored, back from the flow's own draws
     (``behaviours.there_and_back``).
 
     Args:
