@@ -339,3 +339,13 @@ def test_missing_zuko_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(MissingExtra, match=r"pip install 'ctsgfn\[flows\]'"):
         flows.spline_flow(2, WIDTH)
+
+
+def test_concentrations_do_not_overflow() -> None:
+    """A log-concentration of 200, as training without a bound may reach."""
+    head = VonMisesMixture(1, width=1, components=1)
+    with torch.no_grad():
+        head.parameters_of.bias.copy_(torch.tensor([0.0, 1.0, 200.0]))
+        law = head(torch.zeros(4, 1), None, None)
+        assert bool(law.log_prob(torch.ones(4, 1)).isfinite().all())
+        torch.testing.assert_close(law.sample(), torch.ones(4, 1), atol=1e-2, rtol=0.0)

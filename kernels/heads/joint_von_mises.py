@@ -27,11 +27,8 @@ from ctsgfn.circle_clusters import Clusters
 from ctsgfn.distributions import CoordinateLaw, choose
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head
-from ctsgfn.kernels.heads.von_mises import log_von_mises, von_mises
+from ctsgfn.kernels.heads.von_mises import STEEP, log_von_mises, tamed_exp, von_mises
 from ctsgfn.measures import Haar, wrap
-
-_STEEP = 9.0
-"""Logarithm of a concentration from which on it grows linearly."""
 
 
 class JointVonMisesLaw(CoordinateLaw):
@@ -144,7 +141,7 @@ class JointVonMises(Head):
             free = head.free.view(components, -1)
             free[:, 0] = start.share.log()
             free[:, 1 : 1 + dim] = start.loc
-            free[:, 1 + dim : 1 + 2 * dim] = start.concentration.log().clamp(max=_STEEP)
+            free[:, 1 + dim : 1 + 2 * dim] = start.concentration.log().clamp(max=STEEP)
         return head
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> JointVonMisesLaw:
@@ -165,18 +162,6 @@ class JointVonMises(Head):
             shear,
             live,
         )
-
-
-def tamed_exp(level: Tensor) -> Tensor:
-    """The exponential up to exp(9), some 8,000, and its tangent beyond.
-
-    Concentrations of that size are narrower than a degree; an exponential that went on would overflow.
-
-    Example:
-        >>> [round(v, 2) for v in tamed_exp(torch.tensor([-1.0, 0.0, 2.0, 10.0])).tolist()]
-        [0.37, 1.0, 7.39, 16206.17]
-    """
-    return level.clamp(max=_STEEP).exp() * (1 + (level - _STEEP).clamp(min=0.0))
 
 
 def spread(n: int, dim: int) -> Tensor:

@@ -25,6 +25,9 @@ from ctsgfn.measures import Haar, wrap
 
 _LOG_TWO_PI = math.log(2 * math.pi)
 
+STEEP = 9.0
+"""Logarithm of a concentration from which on it grows linearly."""
+
 
 def von_mises(concentration: Tensor) -> Tensor:
     r"""Draw one angle about 0 per concentration, in [-pi, pi].
@@ -57,6 +60,18 @@ def log_von_mises(away: Tensor, concentration: Tensor) -> Tensor:
     """Log-density against arc length of angles that are so far from the centre."""
     distance = 2 * (away / 2).sin().square()  # 1 - cos
     return -concentration * distance - torch.special.i0e(concentration).log() - _LOG_TWO_PI
+
+
+def tamed_exp(level: Tensor) -> Tensor:
+    """The exponential up to exp(9), some 8,000, and its tangent beyond.
+
+    Concentrations of that size are narrower than a degree; an exponential that went on would overflow.
+
+    Example:
+        >>> [round(v, 2) for v in tamed_exp(torch.tensor([-1.0, 0.0, 2.0, 10.0])).tolist()]
+        [0.37, 1.0, 7.39, 16206.17]
+    """
+    return level.clamp(max=STEEP).exp() * (1 + (level - STEEP).clamp(min=0.0))
 
 
 class VonMisesMixtureLaw(CoordinateLaw):
@@ -99,8 +114,8 @@ class VonMisesMixture(Head):
     r"""Learned independent mixtures of C von Mises laws per angle.
 
     A linear layer gives each component a logit, a location and a log-concentration l;
-    :math:`\kappa = e^l + \kappa_{\min}`. At the start the components are alike and evenly spread
-    round each circle, so the law is close to uniform.
+    :math:`\kappa = e^l + \kappa_{\min}`, and beyond l = 9 linear in l (``tamed_exp``). At the start the
+    components are alike and evenly spread round each circle, so the law is close to uniform.
 
     Args:
         dim: number of circles.
@@ -142,4 +157,4 @@ class VonMisesMixture(Head):
         del s
         shape = (-1, self.base.dim, 3, self.components)
         logit, loc, log_concentration = self.parameters_of(context).reshape(shape).unbind(2)
-        return VonMisesMixtureLaw(logit.log_softmax(-1), loc, log_concentration.exp() + self.least, live)
+        return VonMisesMixtureLaw(logit.log_softmax(-1), loc, tamed_exp(log_concentration) + self.least, live)
