@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def empty(
-    y: Array, k: int, *, chains: int, sweeps: int, burn: int, seed: int = 0
-) -> tuple[float, float, NDArray[np.float64]]:
-    """Posterior probability that a given one of k components is empty, its standard error, and each chain's.
+def empty(y: Array, k: int, *, chains: int, sweeps: int, burn: int, seed: int = 0) -> tuple[float, float]:
+    """Posterior probability that a given one of k components is empty, and its standard error.
 
     Args:
         y: the numbers [n].
@@ -60,11 +58,11 @@ def empty(
         squares = (of * (y[:, None] - mean[:, None]) ** 2).sum(1)
         tau = rng.standard_gamma(2 + 0.5 * count) / (beta[:, None] + 0.5 * squares)
     each = total / sweeps
-    return float(each.mean()), float(each.std(ddof=1) / np.sqrt(chains)), each
+    return float(each.mean()), float(each.std(ddof=1) / np.sqrt(chains))
 
 
 def evidence_ratio(y: Array, k: int, **size: int) -> tuple[float, float]:
     """p(y | k - 1) / p(y | k) and its standard error."""
-    share, stderr, _ = empty(y, k, **size)
+    share, stderr = empty(y, k, **size)
     factor = (len(y) + k - 1) / (k - 1)
     return share * factor, stderr * factor

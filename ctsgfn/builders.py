@@ -63,9 +63,11 @@ def on_line(target: Target[Tensor]) -> Target[Tensor]:
     measure = target.measure
     if not isinstance(measure, Lebesgue) or measure == Lebesgue(measure.dim):
         return target
-    bent: Transform = SigmoidTransform() if measure.is_finite else ExpTransform()
-    if math.isfinite(measure.low):
-        affine = AffineTransform(measure.low, measure.high - measure.low if measure.is_finite else 1.0)
+    bent: Transform = ExpTransform()
+    if measure.is_finite:
+        bent, affine = SigmoidTransform(), AffineTransform(measure.low, measure.high - measure.low)
+    elif math.isfinite(measure.low):
+        affine = AffineTransform(measure.low, 1.0)
     else:
         affine = AffineTransform(measure.high, -1.0)
     return transformed(target, ComposeTransform([bent, affine]), Lebesgue(measure.dim))
