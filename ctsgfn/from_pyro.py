@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ctsgfn.errors import CtsgfnError, CtsgfnWarning, InvalidInput
 from ctsgfn.pyro_runs import Discovery
 from ctsgfn.pyro_target import PyroTarget
+from ctsgfn.pyro_ways import Amended, Mapped, OneByOne, SideBySide, cause
 from ctsgfn.seeding import seeded
 
 CHUNK = 2**25
@@ -32,9 +33,10 @@ CHUNK = 2**25
 def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarget:
     """Turn a Pyro model and its arguments (the data) into a target on unconstrained coordinates.
 
-    The model runs on all points at once through ``torch.func.vmap``; a model with Python control flow
-    on its latents runs point by point, with a warning. Pyro's parameter store and the random state
-    are left as they were.
+    The model runs on all points at once: through ``torch.func.vmap``, or where that fails in one run with
+    the points along a further batch dimension. Which way gives the values and gradients of single runs is
+    tried here. A model with Python control flow on its latents runs point by point, with a warning.
+    Pyro's parameter store and the random state are left as they were.
 
     Args:
         model: a callable with ``pyro.sample`` statements.
@@ -79,6 +81,7 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
         sites={name: value.shape for name, value in found.values.items()},
         free={name: part.shape for name, part in found.free.items()},
         params=found.params,
+        nesting=found.nesting,
         dtype=_common_dtype(found.values),
     )
     with seeded(0), torch.no_grad():
@@ -115,7 +118,7 @@ def _common_dtype(values: Mapping[str, Tensor]) -> torch.dtype:
 
 def _alone(target: PyroTarget, points: Tensor) -> Tensor:
     """Log-density of the points one at a time, and two of them again: it must be a function of the point."""
-    loop = replace(target, batched=False)
+    loop = replace(target, way=OneByOne)
     alone, again = loop.log_density(points), loop.log_density(points[:2])
     tolerance = 100 * torch.finfo(target.dtype).eps  # a GPU may add up in another order
     if not torch.allclose(alone[:2], again, tolerance, tolerance, equal_nan=True):
@@ -158,29 +161,47 @@ def _place(values: Mapping[str, Tensor]) -> str:
 
 
 def _batched(target: PyroTarget, points: Tensor, alone: Tensor) -> PyroTarget:
-    """The target with its chunk size found, or point by point if vmap fails or gives other values."""
+    """The target run in the first way that gives what single runs give, its chunk size found."""
+    loop, causes = replace(target, way=OneByOne), []
+    finite = points[torch.isfinite(alone)][:3]
     try:
-        with _Numbers() as fewer:
-            target.log_density(points[:4])
-        with _Numbers() as more:
-            together = target.log_density(points)
-        reason = "its batched values differ from single ones"
-    except Exception as error:  # told in the warning
-        together, reason = None, str(error).splitlines()[0].split(". ")[0].removeprefix("vmap: ")
-    tolerance = math.sqrt(torch.finfo(target.dtype).eps)
-    if together is not None and torch.allclose(together, alone, tolerance, tolerance, equal_nan=True):
-        return replace(target, chunk=max(1, CHUNK // max(1, more.count - fewer.count)))
-    loop = replace(target, batched=False)
-    with _Leaks() as leaks, torch.enable_grad():
-        loop.log_density(points[1:2].clone().requires_grad_())
+        with _Leaks() as leaks:
+            slope = loop.score(finite) if len(finite) else None
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"the log-density of the model has no gradient ({cause(error)}): replace what autograd can't "
+            "follow, such as assignment to parts of a tensor (torch.stack a list instead)."
+        ) from error
+    for way in (Mapped, Amended, SideBySide):
+        some = replace(target, way=way)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop")
+                with _Numbers() as fewer:
+                    some.log_density(points[:4])
+                with _Numbers() as more:
+                    together = some.log_density(points)
+                same = _same(together, alone) and (slope is None or _same(some.score(finite), slope))
+            if same:
+                return replace(some, chunk=max(1, CHUNK // max(1, more.count - fewer.count)))
+            causes.append("its values or gradients differ from those of single runs")
+        except Exception as error:  # told in the warning
+            causes.append(cause(error))
     cut = " Its gradient misses what passes through item() or detach()." if leaks.found else ""
     _warn(
-        f"vmap can't run this model on many points at once ({reason}), so it runs point by point, which is "
-        "hundreds of times slower: write it without Python control flow, item() or numpy on latent values, "
-        f"and without assigning them to parts of a tensor.{cut}",
+        f"the model can't run on many points at once, so it runs point by point, which is hundreds of times "
+        f"slower. torch.func.vmap fails: {causes[1]}. With the points along a further batch dimension: "
+        f"{causes[2]}. Mend either: use no Python control flow, item() or numpy on latent values, or write "
+        "the model as for pyro.infer.Trace_ELBO(vectorize_particles=True): plates or to_event for every "
+        f"dimension of its sites, and indices that count from the end, as in x[..., 0].{cut}",
         depth=2,
     )
     return loop
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    tolerance = math.sqrt(torch.finfo(b.dtype).eps)
+    return torch.allclose(a, b, tolerance, tolerance, equal_nan=True)
 
 
 class _Numbers(TorchDispatchMode):

@@ -42,7 +42,11 @@ class Run(Messenger):
 
     def add(self, msg: Any, terms: Tensor) -> None:
         """Add the log-density of a site to the joint."""
-        self.log_joint = self.log_joint + terms.sum()
+        self.log_joint = self.log_joint + self.total(terms)
+
+    def total(self, terms: Tensor) -> Tensor:
+        """Sum of the terms of a site."""
+        return terms.sum()
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or isinstance(msg["fn"], _Subsample):
@@ -50,7 +54,7 @@ class Run(Messenger):
         name, transform = msg["name"], to_support(msg["name"], msg["fn"])
         part, value = self.give(msg, transform)
         self.free[name], self.values[name] = part, value
-        self.log_joint = self.log_joint + transform.log_abs_det_jacobian(part, value).sum()
+        self.log_joint = self.log_joint + self.total(transform.log_abs_det_jacobian(part, value))
         msg["value"] = value
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -79,6 +83,36 @@ class Reading(Run):
         """Look the part up and map it to the support."""
         part = _lookup(self.parts, msg["name"])
         return part, transform(part)
+
+
+class Together(Reading):
+    """Runs of many points in one: every latent site has them along a dimension left of its batch's.
+
+    Args:
+        params: as for a run.
+        parts: [B, ..] of each latent site.
+        count: how many points, B.
+        nesting: batch dimensions that any site of a single run has.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor], count: int, nesting: int
+    ) -> None:
+        super().__init__(params, parts)
+        self.count, self.nesting = count, nesting
+
+    def give(self, msg: Any, transform: Transform) -> tuple[Tensor, Tensor]:
+        """Look the parts up, in as many batch dimensions as any site has, and map them."""
+        part = _lookup(self.parts, msg["name"])
+        missing = self.nesting - (part.ndim - 1 - transform.domain.event_dim)
+        part = part.reshape(self.count, *[1] * missing, *part.shape[1:])
+        return part, transform(part)
+
+    def total(self, terms: Tensor) -> Tensor:
+        """Sums of the points' own terms [B]; one sum of terms that are the same for all."""
+        if terms.ndim <= self.nesting:
+            return terms.sum()
+        return terms.expand(self.count, *terms.shape[1:]).reshape(self.count, -1).sum(-1)
 
 
 class Inspecting(Reading):
@@ -117,6 +151,7 @@ class Discovery(Run):
     def __init__(self) -> None:
         super().__init__({})
         self.evidence = False  # whether any site is observed
+        self.nesting = 0  # batch dimensions of its sites, at most
         self._seen: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -139,6 +174,7 @@ class Discovery(Run):
         if name in self._seen:
             raise InvalidInput(f"two sites of the model are called {name!r}: rename one.")
         self._seen.add(name)
+        self.nesting = max(self.nesting, terms.ndim)
         self.evidence |= bool(msg["is_observed"])
         if msg["is_observed"]:
             _judge_data(msg, terms)

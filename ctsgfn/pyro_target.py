@@ -15,12 +15,11 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.utils import _pytree
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.measures import Lebesgue
-from ctsgfn.pyro_runs import Inspecting, Reading, Run, Writing
-from ctsgfn.traced import Traced
+from ctsgfn.pyro_runs import Inspecting, Reading, Run, Together, Writing
+from ctsgfn.pyro_ways import Mapped, OneByOne, Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +38,19 @@ class PyroTarget:
     free: dict[str, torch.Size] = field(repr=False)  # its shape in unconstrained coordinates
     params: dict[str, Tensor] = field(repr=False)  # pyro.param values, frozen
     dtype: torch.dtype
+    nesting: int = field(default=0, repr=False)  # batch dimensions of its sites, at most
     chunk: int = field(default=2**12, repr=False)  # points that go through the model at once
-    batched: bool = True  # whether vmap works on this model; else one point at a time
+    way: type[Way] = Mapped  # how many points are run
     floor: float | None = None  # least value, see ``floored``
-    _value: Traced = field(init=False, repr=False)
-    _slope: Traced = field(init=False, repr=False)
+    _way: Way = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_value", Traced(torch.func.vmap(self._joint)))
-        object.__setattr__(self, "_slope", Traced(torch.func.vmap(torch.func.grad(self._joint))))
+        object.__setattr__(self, "_way", self.way(self))
+
+    @property
+    def batched(self) -> bool:
+        """Whether many points run at once; else one at a time."""
+        return self.way is not OneByOne
 
     @property
     def measure(self) -> Lebesgue:
@@ -70,7 +73,7 @@ class PyroTarget:
     def log_density(self, u: Tensor) -> Tensor:
         """Log joint [B] at unconstrained points u [B, D], the Jacobian included."""
         points = self._points(u)
-        value: Tensor = self._chunks(self._value, points) if self.batched else self._loop(self._joint, points)
+        value = self._way.value(points)
         if self.floor is not None:
             value = torch.where(value < self.floor, self.floor, value)
         return value.to(u.dtype)
@@ -78,12 +81,7 @@ class PyroTarget:
     def score(self, u: Tensor) -> Tensor:
         """Gradient [B, D] of the log-density, detached; 0 where it is at the floor."""
         points = self._points(u.detach())
-        if self.batched:
-            slope = self._chunks(self._slope, points)
-        else:
-            with torch.enable_grad():
-                leaf = points.requires_grad_()
-                (slope,) = torch.autograd.grad(self._loop(self._joint, leaf).sum(), leaf)
+        slope = self._way.slope(points)
         if self.floor is not None:
             flat = self.log_density(u.detach()) <= self.floor
             slope = torch.where(flat[:, None], 0.0, slope)
@@ -91,11 +89,11 @@ class PyroTarget:
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Map points [B, D] to the value [B, ..] of each latent site, fit for ``pyro.infer.Predictive``."""
-        return self._each(lambda row: self._read(row).values, self._points(u))
+        return self._way.each(lambda row: self._read(row).values, self._points(u))
 
     def deterministic(self, u: Tensor) -> dict[str, Tensor]:
         """Values [B, ..] of the model's ``pyro.deterministic`` sites at points [B, D]."""
-        return self._each(lambda row: self._read(row).deterministic, self._points(u))
+        return self._way.each(lambda row: self._read(row).deterministic, self._points(u))
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Map values [n, ..] of every latent site to points [n, D]: the inverse of ``constrain``.
@@ -118,7 +116,7 @@ class PyroTarget:
         def one(row: dict[str, Tensor]) -> dict[str, Tensor]:
             return self._run(Writing(self.params, row)).free
 
-        free = self._each(one, {name: values[name].to(self.dtype) for name in self.sites})
+        free = self._way.each(one, {name: values[name].to(self.dtype) for name in self.sites})
         for name, part in free.items():
             bad = ~torch.isfinite(part).reshape(n, -1).all(-1)
             if bool(bad.any()):
@@ -168,29 +166,17 @@ class PyroTarget:
     def _read(self, row: Tensor) -> Run:
         return self._run(Reading(self.params, self._parts(row)))
 
-    def _joint(self, row: Tensor) -> Tensor:
+    def joint(self, row: Tensor) -> Tensor:
+        """Log joint [] at one point [D]."""
         return torch.as_tensor(self._read(row).log_joint, dtype=row.dtype, device=row.device)
 
-    # -------------------------------------------------------------------------------- many runs
-    def _chunks(self, batched: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-        with pyro.validation_enabled(False), poutine.block():
-            if len(points) <= self.chunk:
-                return batched(points)
-            return torch.cat([batched(part) for part in points.split(self.chunk)])
-
-    def _loop(self, one: Callable[[Any], Any], rows: Any) -> Any:
-        """Map every row of a tensor, or of a dict of tensors, one at a time."""
-        count = len(_pytree.tree_leaves(rows)[0])
-        with pyro.validation_enabled(False), poutine.block():
-            single = [one(_pytree.tree_map(lambda t, i=i: t[i], rows)) for i in range(count)]
-        return _pytree.tree_map(lambda *parts: torch.stack(parts), *single)
-
-    def _each(self, one: Callable[[Any], dict[str, Tensor]], rows: Any) -> dict[str, Tensor]:
-        if not self.batched:
-            values: dict[str, Tensor] = self._loop(one, rows)
-            return values
-        with pyro.validation_enabled(False), poutine.block():
-            return torch.func.vmap(one, chunk_size=self.chunk)(rows)
+    def side_by_side(self, points: Tensor) -> Tensor:
+        """Log joint [B] at points [B, D], in one run of the model."""
+        parts = points.split([shape.numel() for shape in self.free.values()], -1)
+        named = dict(zip(self.free.items(), parts, strict=True))
+        shaped = {name: part.reshape(-1, *shape) for (name, shape), part in named.items()}
+        run = self._run(Together(self.params, shaped, len(points), self.nesting))
+        return torch.as_tensor(run.log_joint, dtype=points.dtype, device=points.device)
 
 
 def sites(names: list[str]) -> str:

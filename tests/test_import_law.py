@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic acyclic_sums subsets evidence mixture_fit moves circle_clusters",
         "symmetric_mixture reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
-        "law coordinates laplace model_target graph_draws graph_data graph_chains",
+        "law coordinates laplace pyro_ways model_target graph_draws graph_data graph_chains",
         "kernel space graph_evidence subset_evidence counted mala plots pyro_target from_stan quadrature",
         "gflownet trajectories diffuse variational from_pyro predictive likelihood coordinate_walk",
         "walks balance gaussian_fits exact extreme probing model_plots",

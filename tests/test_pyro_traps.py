@@ -193,21 +193,17 @@ def flat() -> None:
     normal_data(mean.abs())
 
 
-def filled() -> None:
-    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    x = torch.zeros(3)
-    x[0] = mean
-    normal_data(x)
-
-
 def leaking() -> None:
     mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
     normal_data(mean.item())
 
 
 WARNED: dict[str, tuple[Callable[[], Any], str, str]] = {
-    "control flow": (forked, "data-dependent control flow", "runs point by point"),
-    "assignment": (filled, "inplace arithmetic", "without assigning them to parts of a tensor"),
+    "control flow": (
+        forked,
+        "runs point by point.*data-dependent control flow, at `normal_data",
+        "no Python",
+    ),
     "item": (leaking, r"calling .item\(\)", "gradient misses what passes through item"),
 }
 
