@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors presets two_sided normal_fits",
+        "capabilities errors presets two_sided normal_fits",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
         "ascent tails whitening report traced pyro_supports",
         "measures acyclic acyclic_sums subsets evidence mixture_fit moves circle_clusters",
