@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from statistics import mean
 from typing import Any
 
-from rows import HERE, Runs, read
+from rows import README, Block, Runs, read
 from scipy.stats import ttest_ind
 
-README = HERE / "README.md"
-BEGIN, END = "<!-- orderings: begin -->\n", "<!-- orderings: end -->"
+BLOCK = Block(README, "orderings")
 
 
 def compared(lower: list[float], upper: list[float]) -> str:
@@ -137,18 +136,11 @@ def variational() -> Iterator[str]:
         yield line(f"hypergrid, {name}: {claim} off-policy", ours, compared(*sides))
 
 
-def block() -> str:
+def table() -> str:
     """All claims, in Markdown."""
     head = "| claim | ours | |\n|---|---|---|\n"
     return head + "".join(row for part in (box, control, structure, digits, variational) for row in part())
 
 
-def main() -> None:
-    """Rewrite the block of the README."""
-    text = README.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    README.write_text(text[:start] + block() + text[end:])
-
-
 if __name__ == "__main__":
-    main()
+    BLOCK.write(table())

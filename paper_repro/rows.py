@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 HERE = Path(__file__).parent
+README = HERE / "README.md"
+sys.path.append(str(HERE.parent / "benchmarks"))
+from readme_block import Block as Block  # noqa: E402
+
 Runs = dict[str, dict[str, Any]]
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rows import Row, judged, read, spread
+from rows import README, Block, Row, judged, read, spread
 from table_models import dibs, digits, structure
 
-README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- reproduced: begin -->\n", "<!-- reproduced: end -->"
+BLOCK = Block(README, "reproduced")
 
 
 # ------------------------------------------------------------------ the Box
@@ -246,12 +244,5 @@ def table() -> str:
     return "".join(f"{line}\n" for line in [*head, *rows])
 
 
-def main() -> None:
-    """Rewrite the block of the README."""
-    text = README.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    README.write_text(text[:start] + table() + text[end:])
-
-
 if __name__ == "__main__":
-    main()
+    BLOCK.write(table())
