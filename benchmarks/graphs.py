@@ -10,12 +10,13 @@ updates explores, as in ``fit``.
 
 from __future__ import annotations
 
-import json
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from provenance import provenance
+from resume import Rows, resume
 
 from ctsgfn.behaviours import epsilon_uniform, mixed, on_policy
 from ctsgfn.diagnostics import jensen_shannon
@@ -62,22 +63,18 @@ def one(seed: int) -> dict[str, float]:
     }
 
 
+def about(rows: Rows) -> dict[str, Any]:
+    """What was run, and whether the claim holds."""
+    return {
+        "claim": f"JSD at most {MOST} nats and edge RMSE at most {MOST} on each data set",
+        "settings": {"nodes": NODES, "rows": ROWS, "steps": STEPS, "batch": BATCH, "hidden": HIDDEN},
+        "met": len(rows) == SETS and all(max(r["jsd"], r["edge_rmse"]) <= MOST for r in rows),
+    }
+
+
 def main() -> None:
     """Run, print and save as it goes."""
-    torch.set_num_threads(1)
-    rows = json.loads(OUT.read_text())["rows"] if OUT.exists() else []
-    for seed in range(len(rows), SETS):
-        rows.append(one(seed))
-        print({k: round(v, 5) for k, v in rows[-1].items()}, flush=True)
-        record = {
-            "claim": f"JSD at most {MOST} nats and edge RMSE at most {MOST} on each data set",
-            "command": "python benchmarks/graphs.py",
-            **provenance(),
-            "settings": {"nodes": NODES, "rows": ROWS, "steps": STEPS, "batch": BATCH, "hidden": HIDDEN},
-            "met": len(rows) == SETS and all(max(r["jsd"], r["edge_rmse"]) <= MOST for r in rows),
-            "rows": rows,
-        }
-        OUT.write_text(json.dumps(record, indent=1) + "\n")
+    resume(OUT, {"rows": [partial(one, seed) for seed in range(SETS)]}, about)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ averaged over the posterior, at most 0.01; log Z by importance weighting within 
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from provenance import provenance
+from resume import Rows, resume
 from torch import Tensor
 
 import ctsgfn
@@ -106,7 +105,7 @@ def one(graph: Graph[Any], edges_per_node: float, seed: int) -> dict[str, float]
     }
 
 
-def met(rows: list[dict[str, float]]) -> dict[str, bool]:
+def met(rows: Rows) -> dict[str, bool]:
     """Which parts of the claim hold."""
 
     def column(name: str) -> list[float]:
@@ -121,25 +120,20 @@ def met(rows: list[dict[str, float]]) -> dict[str, bool]:
     }
 
 
+def about(rows: Rows) -> dict[str, Any]:
+    """What was run, and which parts of the claim hold by the rows that there are."""
+    return {
+        "claim": __doc__.split("\n\n")[1].replace("\n", " "),
+        "settings": {"nodes": NODES, "rows": ROWS, "steps": STEPS, "batch": BATCH},
+        "met": met(rows),
+        "complete": len(rows) == len(SETS),
+    }
+
+
 def main() -> None:
     """Run, print and save as it goes."""
-    torch.set_num_threads(1)
     graph = explore(dag(NODES))
-    rows = json.loads(OUT.read_text())["rows"] if OUT.exists() else []
-    left = int(sys.argv[1]) if len(sys.argv) > 1 else len(SETS)
-    for edges_per_node, seed in SETS[len(rows) :][:left]:
-        rows.append(one(graph, edges_per_node, seed))
-        print({k: round(v, 5) for k, v in rows[-1].items()}, flush=True)
-        record = {
-            "claim": __doc__.split("\n\n")[1].replace("\n", " "),
-            "command": "python benchmarks/joint_graphs.py",
-            **provenance(),
-            "settings": {"nodes": NODES, "rows": ROWS, "steps": STEPS, "batch": BATCH},
-            "met": met(rows),  # by the rows that there are
-            "complete": len(rows) == len(SETS),
-            "rows": rows,
-        }
-        OUT.write_text(json.dumps(record, indent=1) + "\n")
+    resume(OUT, {"rows": [partial(one, graph, *case) for case in SETS]}, about)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ list: with fewer, the models that no draw meets (``unseen``) are most of the div
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from provenance import provenance
+from resume import Rows, resume
 from torch import Tensor
 
 import ctsgfn
@@ -83,29 +83,20 @@ def one(variables: int, seed: int) -> dict[str, float]:
     }
 
 
-def save(rows: list[dict[str, float]]) -> None:
-    """Write the result file."""
+def about(rows: Rows) -> dict[str, Any]:
+    """What was run, and whether the claim holds."""
     within = all(row[name] <= most for row in rows for name, most in LIMITS.items())
-    record = {
+    return {
         "claim": f"on each data set, at most {LIMITS}",
-        "command": "python benchmarks/selection.py",
-        **provenance(),
         "settings": {"rows": ROWS, "noise": NOISE, "block": 5, "correlation": 0.9, "draws_per_model": DRAWS},
         "met": len(rows) == len(SIZES) * SEEDS and within,
-        "rows": rows,
     }
-    OUT.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
     """Run, print and save as it goes."""
-    torch.set_num_threads(1)
-    rows = json.loads(OUT.read_text())["rows"] if OUT.exists() else []
-    todo = [(p, seed) for p in SIZES for seed in range(SEEDS)][len(rows) :]
-    for variables, seed in todo[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
-        rows.append(one(variables, seed))
-        print({k: round(v, 5) for k, v in rows[-1].items()}, flush=True)
-        save(rows)
+    cases = [partial(one, variables, seed) for variables in SIZES for seed in range(SEEDS)]
+    resume(OUT, {"rows": cases}, about)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,16 @@ with normal noise, both of unknown scale, on each data set.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
+from resume import Rows, resume
 from scipy import stats
 from torch import Tensor
 
@@ -126,7 +125,7 @@ def ranked(
     }
 
 
-def held_out(seed: int) -> dict[str, Any]:
+def predict(seed: int) -> dict[str, Any]:
     """Predictive log-density per fresh row with Student-t and with normal noise, and that of the truth."""
     generator = torch.Generator().manual_seed(1000 + seed)
     d = 5
@@ -152,7 +151,7 @@ def held_out(seed: int) -> dict[str, Any]:
     return out
 
 
-def calibration(rows: list[dict[str, Any]]) -> tuple[dict[str, float], float, bool]:
+def uniformity(rows: Rows) -> tuple[dict[str, float], float, bool]:
     """P-values of the ranks, z-score of the edges, and whether neither is extreme."""
     names = rows[0]["ranks"] if rows else ()
     p_values = {
@@ -163,35 +162,23 @@ def calibration(rows: list[dict[str, Any]]) -> tuple[dict[str, float], float, bo
     return p_values, z, all(p > 0.01 / 4 for p in p_values.values()) and abs(z) < 3
 
 
-def verdict(rows: list[dict[str, Any]], predictions: list[dict[str, Any]]) -> dict[str, Any]:
-    """The calibration, and whether the claim holds."""
-    p_values, z, calibrated = calibration(rows)
-    complete = len(rows) == SETS and len(predictions) == len(HELD_OUT)
-    better = all(p["student"] > p["normal"] for p in predictions)
-    return {"p_values": p_values, "edges_z": z, "met": complete and calibrated and better}
+def about(held_out: Rows, rows: Rows) -> dict[str, Any]:
+    """What was run, and whether the claim holds."""
+    p_values, z, calibrated = uniformity(rows)
+    complete = len(rows) == SETS and len(held_out) == len(HELD_OUT)
+    return {
+        "claim": "ranks uniform (p > 0.0025), edges as expected (|z| < 3), Student-t predicts better",
+        "settings": {"sets": SETS, "nodes": NODES, "rows": ROWS, "steps": STEPS},
+        "p_values": p_values,
+        "edges_z": z,
+        "met": complete and calibrated and all(p["student"] > p["normal"] for p in held_out),
+    }
 
 
 def main() -> None:
     """Run, print and save as it goes."""
-    torch.set_num_threads(1)
-    left = int(sys.argv[1]) if len(sys.argv) > 1 else SETS + len(HELD_OUT)
-    old = json.loads(OUT.read_text()) if OUT.exists() else {"rows": [], "held_out": []}
-    rows, predictions = old["rows"], old["held_out"]
-    jobs = [(held_out, predictions, k) for k in HELD_OUT] + [(calibrate, rows, k) for k in range(SETS)]
-    todo = [(job, into, k) for job, into, k in jobs if k not in [r["seed"] for r in into]]
-    for job, into, k in todo[:left]:
-        into.append(job(k))
-        print(into[-1], flush=True)
-        record = {
-            "claim": "ranks uniform (p > 0.0025), edges as expected (|z| < 3), Student-t predicts better",
-            "command": "python benchmarks/student_graphs.py",
-            **provenance(),
-            "settings": {"sets": SETS, "nodes": NODES, "rows": ROWS, "steps": STEPS},
-            **verdict(rows, predictions),
-            "rows": rows,
-            "held_out": predictions,
-        }
-        OUT.write_text(json.dumps(record, indent=1) + "\n")
+    ranks = [partial(calibrate, k) for k in range(SETS)]
+    resume(OUT, {"held_out": [partial(predict, k) for k in HELD_OUT], "rows": ranks}, about)
 
 
 if __name__ == "__main__":
