@@ -229,7 +229,12 @@ def vi() -> Iterator[Row]:
 UNTOUCHED = (
     ("Table 1", "a dictionary of definitions", "nothing to run"),
     ("Fig. 1a, Fig. 3, Fig. C.2", "sketches", "nothing to run"),
-    ("Tables 3 and C.2, BCD Nets", "edges RMSE 2.13e-1 (d = 4), 2.61e-1 (d = 5)", "open: not run by us"),
+    (
+        "Tables 3 and C.2, BCD Nets",
+        "edges RMSE 2.13e-1 (d = 4), 2.61e-1 (d = 5)",
+        "open: not run by us: no package has it, and the authors' scripts want Python 3.9 with jax 0.2.18, "
+        "whose jaxlib could not be installed any more",
+    ),
 )
 
 
