@@ -16,7 +16,12 @@ from ctsgfn.measures.measure import Measure
 
 
 def coordinates(measure: Measure[Tensor]) -> int:
-    """Width k of the coordinates [B, k] that a coordinate measure lives on."""
+    """Width k of the coordinates [B, k] that a coordinate measure lives on.
+
+    Example:
+        >>> coordinates(Product((Counting(3), Lebesgue(2))))
+        3
+    """
     if isinstance(measure, Lebesgue | Haar):
         return measure.dim
     if isinstance(measure, Counting):

@@ -25,6 +25,7 @@ class Pushforward(Generic[S]):
 
     Example:
         >>> from dataclasses import dataclass
+        >>> from ctsgfn.measures import Lebesgue
         >>> from ctsgfn.states import Batch
         >>> @dataclass(frozen=True)
         ... class Point(Batch):

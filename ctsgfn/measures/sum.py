@@ -19,6 +19,7 @@ class Sum(Generic[T]):
     """Disjoint sum of measures on one kind of point, such as an atom at s0 plus Lebesgue measure.
 
     Example:
+        >>> from ctsgfn.measures import Lebesgue
         >>> halves = Sum((Lebesgue(1, 0.0, 1.0), Lebesgue(1, 2.0, 4.0)))
         >>> x, w = halves.probe(20_000)
         >>> abs(float(w.exp().mean()) - 3.0) < 0.1
