@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from ctsgfn.euclidean import fit_euclidean
 from ctsgfn.euclidean_kernels import Euclidean
 from ctsgfn.exploring import back_from_chains, explored, many_orders
 from ctsgfn.gflownet import GFlowNet
-from ctsgfn.measures import Lebesgue, Measure
+from ctsgfn.listed import LISTED, weigh
+from ctsgfn.measures import Lebesgue, Measure, sizes_of
 from ctsgfn.model_fits import few_models, fit_models
 from ctsgfn.objectives import Objective, log_partition_variance, trajectory_balance
 from ctsgfn.sampler import Sampler
@@ -79,9 +81,11 @@ def fit(
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
     the batch. On circles a warm-up finds the modes too, and a mixture of von Mises laws of all angles is the
     only step; where it falls short, two turns with a mixture for each angle are tried. Half-lines and bounded
-    boxes are carried to R^d; grids, acyclic graphs, subsets, and structures with parameters get spaces of
-    their own. Where at most 16 models are listed and one normal law each falls short, laws of their
-    parameters are fitted to a warm-up of each (``ctsgfn.model_fits``), and so they are for the nodes of
+    boxes are carried to R^d; acyclic graphs, subsets, and structures with parameters get spaces of their own.
+    The points of a counting measure, or of a product of some, are weighed one by one up to 262,144 of them,
+    and nothing is trained; beyond, or with an objective or a behaviour of your own, their coordinates are
+    chosen one after another. Where at most 16 models are listed and one normal law each falls short, laws of
+    their parameters are fitted to a warm-up of each (``ctsgfn.model_fits``), and so they are for the nodes of
     graphs whose mechanisms are small networks (``ctsgfn.nested_fits``). Half of the walks that are learned
     from lead, on acyclic graphs, back from graphs that short Markov chains found; on other structures that
     can be grown in several orders, once they have been explored, back from the flow's own draws
@@ -149,8 +153,16 @@ def fit(
         raise InvalidInput(f"dtype must be a floating-point type, got {dtype}.")
     kind = str(like.dtype).removeprefix("torch.")
     name = "own" if space is not None or gfn is not None else choose(target.measure)
+    sizes = sizes_of(target.measure) if name == "cells" else ()
+    if sizes and math.prod(sizes) <= LISTED and objective is None and behaviour is None:
+        name = "listed"
+    elif len(sizes) == 1 and sizes[0] > LISTED:
+        raise InvalidInput(
+            f"a list of {sizes[0]} points is too long to be weighed one by one (more than {LISTED}): give "
+            "them coordinates, Product((Counting(a), Counting(b), ..)), which are chosen one after another."
+        )
     if lr is None:
-        lr = 1e-2 if name == "hypergrid" else 3e-3
+        lr = 3e-3
     if objective is None:
         objective = log_partition_variance if name in GROWN else trajectory_balance
     limit = None if budget is None else Budget(seconds(budget))
@@ -184,6 +196,9 @@ def fit(
             assert space is not None
             gfn = build_on(space, options)
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
+        if name == "listed":
+            weigh(sampler, sizes, like)
+            return sampler
         if behaviour is None:
             if training.pathwise:
                 behaviour = on_policy
@@ -207,7 +222,7 @@ def fit(
                     sampler.history = history
                     return sampler
                 behaviour = mixed(on_policy, there_and_back, 0.5) if many_orders(sampler) else on_policy
-            elif name == "hypergrid":
+            elif name == "cells":
                 behaviour = mixed(on_policy, epsilon_uniform(0.1), 0.5)
             else:
                 behaviour = on_policy

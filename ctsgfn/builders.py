@@ -31,10 +31,11 @@ from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
+from ctsgfn.kernels.spaces.cells import cells, cells_kernels, listing, listing_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.time_grid import cosine_clock
 from ctsgfn.kernels.spaces.torus import torus, torus_kernels
-from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product
+from ctsgfn.measures import Counting, Haar, Lebesgue, Measure, Product, sizes_of
 from ctsgfn.mixture_fit import Mixture
 from ctsgfn.networks import NoContext
 from ctsgfn.space import Space
@@ -148,6 +149,18 @@ def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
     return Built(assemble(space, (forward, backward), options), target)
 
 
+def build_cells(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
+    """Coordinate after coordinate of a product of counting measures: option hidden."""
+    space = cells(sizes_of(target.measure))
+    return Built(assemble(space, cells_kernels(space, hidden=options["hidden"]), options), target)
+
+
+def build_listed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
+    """A table of all points, to be filled by ``ctsgfn.listed``."""
+    space = listing(target.measure)
+    return Built(assemble(space, listing_kernels(space), options), target)
+
+
 def build_on(space: Space[Any, Any], options: Mapping[str, Any]) -> GFlowNet[Any]:
     """A flow with default kernels on a space that the caller made."""
     return assemble(space, default_kernels(space, hidden=options["hidden"]), options)
@@ -157,6 +170,8 @@ BUILDERS: dict[str, Callable[[Target[Any], Mapping[str, Any]], Built]] = {
     "diffusion": build_diffusion,
     "annealed": build_annealed,
     "torus": build_torus,
+    "cells": build_cells,
+    "listed": build_listed,
     "hypergrid": build_structures,
     "dag": build_structures,
     "subsets": build_structures,
@@ -172,7 +187,7 @@ def choose(measure: Measure[Any]) -> str:
 
     Example:
         >>> choose(Lebesgue(3)), choose(Haar(2)), choose(Counting(7))
-        ('diffusion', 'torus', 'hypergrid')
+        ('diffusion', 'torus', 'cells')
     """
     if isinstance(measure, WithParameters):
         choose_structures(measure.models)
@@ -181,6 +196,8 @@ def choose(measure: Measure[Any]) -> str:
         return "diffusion"
     if isinstance(measure, Haar):
         return "torus"
+    if math.prod(sizes_of(measure)) > 1:
+        return "cells"
     return choose_structures(measure)
 
 
@@ -199,5 +216,6 @@ def choose_structures(measure: Measure[Any]) -> str:
         return "hypergrid"
     raise InvalidInput(
         f"fit has no default space for {measure}: pass space= or gfn= on points of this measure, or write "
-        "the target against Lebesgue, Haar, Counting or a power of a Counting measure."
+        "the target against Lebesgue, Haar, Counting or a Product of Counting measures; a choice together "
+        "with real numbers is ctsgfn.as_model_target(log_density, models=Counting(n), size=...)."
     )

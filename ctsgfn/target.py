@@ -118,16 +118,18 @@ def batched(target: Target[Any], x: Any) -> Tensor:
     points: Tensor = x if isinstance(x, Tensor) else next(iter(x.tensors().values()))
     try:
         value = target.log_density(x)
-    except RuntimeError as error:
-        if isinstance(error, CtsgfnError) or not any(w in str(error) for w in ("dtype", "device")):
+    except (RuntimeError, IndexError) as error:
+        known = ("dtype", "device", "used as indices", "positive-definite")
+        if isinstance(error, CtsgfnError) or not any(w in str(error) for w in known):
             raise
         raise InvalidInput(
-            f"the log-density failed on points of dtype {points.dtype} on {points.device} ({error}): keep "
-            "its constants in that dtype and on that device, or pass dtype= and device= to fit."
+            f"the log-density failed on points of dtype {points.dtype} on {points.device} ({error}): "
+            f"{_remedy(str(error), points)}."
         ) from error
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise InvalidInput(f"the log-density must return a floating-point tensor, got {kind}.")
+        remedy = ": convert it with .float()" if isinstance(value, Tensor) else ""
+        raise InvalidInput(f"the log-density must return a floating-point tensor, got {kind}{remedy}.")
     if value.shape != (len(points),):
         raise InvalidInput(
             f"the log-density got points of shape {list(points.shape)} and returned shape "
@@ -139,6 +141,19 @@ def batched(target: Target[Any], x: Any) -> Tensor:
             f"the log-density got points on {points.device}, returned {value.device}: move its constants."
         )
     return value
+
+
+def _remedy(error: str, points: Tensor) -> str:
+    if "positive-definite" in error:
+        return (
+            "points far out are tried, too; pass dtype=torch.float64 to fit, add more to the diagonal, or "
+            "take torch.linalg.cholesky_ex, return -inf where its info is not 0, and pass floor="
+        )
+    if "used as indices" in error:
+        return "to look a list up by its points pass measure=Counting(n) to fit, in the place of dim="
+    if not points.is_floating_point():
+        return "points of a counting measure are whole numbers; convert them with x.float()"
+    return "keep its constants in that dtype and on that device, or pass dtype= and device= to fit"
 
 
 def _non_finite(value: Tensor, x: Any, target: Any) -> NonFinite:

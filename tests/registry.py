@@ -28,6 +28,7 @@ from ctsgfn.kernels.heads.tempered import Tempered
 from ctsgfn.kernels.heads.von_mises import VonMisesMixture
 from ctsgfn.kernels.spaces.annealed import annealed, annealed_kernels
 from ctsgfn.kernels.spaces.box import box, box_kernels
+from ctsgfn.kernels.spaces.cells import cells, cells_kernels
 from ctsgfn.kernels.spaces.cube import cube, cube_kernels
 from ctsgfn.kernels.spaces.dag import dag, dag_kernels
 from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels, ornstein_uhlenbeck
@@ -172,6 +173,12 @@ SPACES: dict[str, SpaceCase] = {
         kernels=lambda space: flow(box_kernels, space, hidden=16, layers=2, harmonics=2),
         target=hill,
         log_z=lambda space: log_hill(2),
+    ),
+    "cells": SpaceCase(
+        space=lambda: cells((2, 4, 3)),
+        kernels=lambda space: flow(cells_kernels, space, hidden=16),
+        target=ramp,
+        log_z=lambda space: sum(log_sum(space, side, 1) for side in (2, 4, 3)),
     ),
     "cube": SpaceCase(
         space=lambda: cube(2),

@@ -159,7 +159,7 @@ def own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_clock")
 def test_fit_on_a_budget() -> None:
     before = time.monotonic()
-    square = Product((Counting(3),) * 2)
+    square = Product((Counting(2),) * 20)
     sampler = fit(lambda x: 0.5 * x.sum(-1).float(), measure=square, budget=2, **QUICK)
     assert 2.0 <= time.monotonic() - before < 10.0
     assert sampler.history is not None

@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "smc chains",
         "refine",
         "sampler checks",
-        "euclidean_kernels bayes_factor model_posterior",
+        "euclidean_kernels bayes_factor model_posterior listed",
         "euclidean circles exploring graph_summary",
         "graph_plots",
         "api graph_posterior",

@@ -14,7 +14,7 @@ from ctsgfn.measures.counting import Counting
 from ctsgfn.measures.haar import Haar, wrap
 from ctsgfn.measures.lebesgue import Lebesgue
 from ctsgfn.measures.measure import Measure
-from ctsgfn.measures.product import Product, coordinates
+from ctsgfn.measures.product import Product, coordinates, sizes_of
 from ctsgfn.measures.pushforward import Pushforward, point_mass
 from ctsgfn.measures.sum import Sum
 
@@ -29,5 +29,6 @@ __all__ = [
     "Sum",
     "coordinates",
     "point_mass",
+    "sizes_of",
     "wrap",
 ]

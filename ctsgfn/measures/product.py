@@ -74,3 +74,14 @@ class Product:
         """Which rows lie in every factor's support, [B]."""
         pairs = zip(self.parts, self.split(x), strict=True)
         return torch.stack([p.contains(c) for p, c in pairs]).all(0)
+
+def sizes_of(measure: Measure[Any]) -> tuple[int, ...]:
+    """Number of values of each coordinate of a counting measure or a product of some; () of any other.
+
+    Example:
+        >>> sizes_of(Product((Counting(2), Counting(3)))), sizes_of(Counting(4))
+        ((2, 3), (4,))
+    """
+    parts = measure.parts if isinstance(measure, Product) else (measure,)
+    sizes = tuple(part.size for part in parts if isinstance(part, Counting))
+    return sizes if len(sizes) == len(parts) else ()
