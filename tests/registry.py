@@ -175,10 +175,10 @@ SPACES: dict[str, SpaceCase] = {
         log_z=lambda space: log_hill(2),
     ),
     "cells": SpaceCase(
-        space=lambda: cells((2, 4, 3)),
+        space=lambda: cells((2, 3)),
         kernels=lambda space: flow(cells_kernels, space, hidden=16),
         target=ramp,
-        log_z=lambda space: sum(log_sum(space, side, 1) for side in (2, 4, 3)),
+        log_z=lambda space: sum(log_sum(space, side, 1) for side in (2, 3)),
     ),
     "cube": SpaceCase(
         space=lambda: cube(2),
