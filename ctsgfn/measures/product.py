@@ -75,7 +75,8 @@ class Product:
         pairs = zip(self.parts, self.split(x), strict=True)
         return torch.stack([p.contains(c) for p, c in pairs]).all(0)
 
-def sizes_of(measure: Measure[Any]) -> tuple[int, ...]:
+
+def sizes_of(measure: Measure[Tensor]) -> tuple[int, ...]:
     """Number of values of each coordinate of a counting measure or a product of some; () of any other.
 
     Example:
