@@ -78,8 +78,11 @@ def test_every_measure_gets_a_space_and_the_right_evidence(name: str) -> None:
     draws = sampler.sample(10, seed=2)
     measure = options.get("measure", Lebesgue(options.get("dim", 1)))
     assert bool(measure.contains(draws).all())
-    assert sampler.history is not None
-    assert sampler.history.steps == 60
+    if name in ("cells", "labels"):
+        assert sampler.history is None, "every point is weighed, nothing is trained"
+    else:
+        assert sampler.history is not None
+        assert sampler.history.steps == 60
 
 
 @pytest.mark.slow
