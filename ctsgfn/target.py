@@ -93,6 +93,30 @@ def without_floor(target: Target[Any]) -> Target[Any]:
     return target.unfloored() if isinstance(target, HasFloor) else target
 
 
+@dataclass(frozen=True, eq=False)
+class Eased:
+    """A target whose values below ``floor`` are raised to it: what a flow learns from where there are walls."""
+
+    inner: Target[Tensor]
+    floor: float
+
+    @property
+    def measure(self) -> Any:
+        """That of the target."""
+        return self.inner.measure
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Log-density [B], at least the floor."""
+        return self.inner.log_density(x).clamp(min=self.floor)
+
+
+def has_floor(target: Target[Any]) -> bool:
+    """Whether values of a target were raised to a floor, which stands for -inf."""
+    while isinstance(target, Transformed):
+        target = target.original
+    return isinstance(target, HasFloor) and getattr(target, "floor", None) is not None
+
+
 def evaluate(target: Target[Any], x: Any) -> Tensor:
     """Log-density [B] of a target at points, checked: shape, dtype, NaN, +inf, -inf.
 
