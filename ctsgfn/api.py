@@ -16,6 +16,7 @@ from ctsgfn.balance import Balance
 from ctsgfn.behaviours import Behaviour, epsilon_uniform, mixed, on_policy, there_and_back
 from ctsgfn.budget import Budget, seconds
 from ctsgfn.builders import BUILDERS, build_on, choose
+from ctsgfn.check_mass import SHAPES, misshapen
 from ctsgfn.circles import fit_circles
 from ctsgfn.errors import BadCheckpoint, InvalidInput, whole
 from ctsgfn.euclidean import fit_euclidean
@@ -195,6 +196,8 @@ def fit(
         elif gfn is None:
             assert space is not None
             gfn = build_on(space, options)
+        elif wrong := misshapen(gfn.forward_kernel, gfn.space.source(2).like(gfn.log_z)):
+            raise InvalidInput(f"{wrong}: {SHAPES}.")
         sampler: Sampler[Any, Any] = Sampler(gfn.to(like), target, recipe=recipe)
         if name == "listed":
             weigh(sampler, sizes, like)

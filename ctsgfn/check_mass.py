@@ -33,6 +33,12 @@ AXES = 8
 """Most coordinates of a chart that are binned."""
 
 
+SHAPES = (
+    "a head returns one law for each state, of all k coordinates of its branch's base together: make "
+    "parameters of shape [B, k], and wrap the law in torch.distributions.Independent(law, 1)"
+)
+
+
 def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, false_alarm: float) -> Result:
     r"""Masses and branch integrals: :math:`p(s, s_f) + \int p(s, s')\,\kappa(s, ds') = 1`.
 
@@ -51,6 +57,10 @@ def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, fal
         "draws (no clamped coordinates), and pull and owns must see every state that push reaches"
     )
     s, _ = space.nu.probe(n)
+    for name, kernel in kernels[2:]:
+        start = s[kernel.reference.open(s).any(-1)]
+        if found := misshapen(kernel, start[:STATES]):
+            return Result("normalisation", "FAIL", f"the {name}: {found}", "batch [B], event [k]", SHAPES)
     worst, judged = 0.0, 0
     for name, kernel in kernels:
         start = s[kernel.reference.open(s).any(-1)]
@@ -82,6 +92,29 @@ def normalisation(space: Space[Any, Any], gfn: GFlowNet[Any] | None, n: int, fal
     found = f"draws on {told} of {total} branches, max |z| = {largest:.1f}"
     allowed = f"|z| <= {limit:.2f}, false alarms {false_alarm:.1e}"
     return Result("normalisation", "pass" if told else "inconclusive", found + note, allowed)
+
+
+def misshapen(kernel: Kernel[Any], s: Any) -> str:
+    """Say which head returns a law of other shapes than [B] and [k] where its branch is open, or nothing.
+
+    Example:
+        >>> from ctsgfn.kernels.spaces.hypergrid import hypergrid
+        >>> space = hypergrid(2, 3)
+        >>> misshapen(diffuse(space.kappa), space.source(2))
+        ''
+    """
+    for i, (branch, head) in enumerate(zip(kernel.reference.branches, kernel.heads, strict=True)):
+        some = s[kernel.reference.allowed(s)[:, i]]
+        if len(some) == 0:
+            continue
+        law = head(kernel.encoder(some, kernel.encoder.observe(some)), some, branch.live(some))
+        shapes, wanted = (law.batch_shape, law.event_shape), ((len(some),), (coordinates(branch.base),))
+        if shapes != wanted:
+            return (
+                f"head {i} ({type(head).__name__}) returns a law of batch shape {list(shapes[0])} and event "
+                f"shape {list(shapes[1])} at {len(some)} states, not {list(wanted[0])} and {list(wanted[1])}"
+            )
+    return ""
 
 
 def _mass_errors(kernel: Kernel[Any], s: Any) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,13 @@ def without_floor(target: Target[Any]) -> Target[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Eased:
-    """A target whose values below ``floor`` are raised to it: what a flow learns from where there are walls."""
+    """A target whose values below ``floor`` are raised to it: what a flow learns from beside walls.
+
+    Example:
+        >>> from ctsgfn.measures import Lebesgue
+        >>> Eased(as_target(lambda x: -x[:, 0], Lebesgue(1)), -2.0).log_density(torch.tensor([[1.0], [9.0]]))
+        tensor([-1., -2.])
+    """
 
     inner: Target[Tensor]
     floor: float

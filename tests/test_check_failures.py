@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,11 @@ from altered import alter
 from registry import SPACES, ramp, swirl
 from torch import Tensor, nn
 
+import ctsgfn
 from ctsgfn.checks import check
+from ctsgfn.diffuse import diffuse
 from ctsgfn.distributions import CoordinateLaw, UniformBox
+from ctsgfn.errors import InvalidInput
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.heads.categorical import Categorical
@@ -23,7 +27,7 @@ from ctsgfn.kernels.spaces.diffusion import diffusion, diffusion_kernels
 from ctsgfn.kernels.spaces.hypergrid import hypergrid, hypergrid_kernels
 from ctsgfn.kernels.spaces.torus import torus
 from ctsgfn.measures import Haar, Lebesgue
-from ctsgfn.networks import MLP, FeatureEncoder
+from ctsgfn.networks import MLP, FeatureEncoder, NoContext
 from ctsgfn.objectives import detailed_balance, log_partition_variance, trajectory_balance
 from ctsgfn.target import Density, as_target, transformed
 from ctsgfn.whitening import Whitening
@@ -282,3 +286,27 @@ def test_a_whitened_target_passes() -> None:
 def test_a_wrong_target_does_not_spoil_the_checks_of_the_space() -> None:
     report = check(hypergrid(2, 3), swirl(torus(2)), n=FEW)
     assert [r.name for r in report.failures] == ["target"]
+
+
+class Flat(Head):
+    """A law of numbers, not of vectors of length 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = Lebesgue(1)
+
+    def forward(self, context: Tensor, s: Any, live: Tensor | None) -> Any:
+        return torch.distributions.Normal(torch.zeros(len(context)), 1.0)
+
+
+def test_a_head_of_another_shape_is_named() -> None:
+    space = diffusion(1, steps=2)
+    gfn = GFlowNet(space, Kernel(space.kappa, NoContext(), [Flat()]), diffuse(space.kappa_b))
+    result = check(space, gfn=gfn, only=["normalisation"], n=FEW)["normalisation"]
+    says = r"head 0 \(Flat\) returns a law of batch shape \[24\] and event shape \[\] at 24 states"
+    assert result.verdict == "FAIL"
+    assert re.search(says, result.found)
+    assert "Independent(law, 1)" in result.remedy
+    target = as_target(lambda x: -x.square().sum(-1), Lebesgue(1))
+    with pytest.raises(InvalidInput, match=r"head 0 \(Flat\).*wrap the law in torch.dist"):
+        ctsgfn.fit(target, gfn=gfn, steps=1, progress_bar=False)
