@@ -17,7 +17,7 @@ from ctsgfn.evidence import Evidence, estimate_evidence
 from ctsgfn.gflownet import GFlowNet
 from ctsgfn.psis import psis, systematic
 from ctsgfn.states import Batch, S, X
-from ctsgfn.target import Target
+from ctsgfn.target import Target, has_floor
 from ctsgfn.trajectories import Trajectories
 from ctsgfn.walks import arrivals, backtrack, rollout
 
@@ -78,7 +78,16 @@ class Importance(Generic[S, X]):
     def judge(self, log_weight: Tensor) -> Evidence:
         """What log-weights [N] of the flow's draws say about log Z and about themselves."""
         measure = str(self.coordinates.original.measure)
-        return estimate_evidence(log_weight, learned_log_z=self.gfn.log_z.item(), measure=measure)
+        log_z, max_gap = self.gfn.log_z.item(), self.max_gap
+        return estimate_evidence(log_weight, learned_log_z=log_z, measure=measure, max_gap=max_gap)
+
+    @property
+    def max_gap(self) -> float:
+        """Largest gap in nats between log Z and the lower bound that is called reliable.
+
+        Any, where a floor stands for -inf: one draw in a hundred beyond a wall would cost the bound ten nats.
+        """
+        return math.inf if has_floor(self.target) else 1.0
 
     def resample(self, n: int, pool: int | None = None) -> tuple[X, Tensor, Evidence]:
         """Draw n points of the target from a pool of weighted draws, with their log-weights [n].

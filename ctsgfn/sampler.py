@@ -179,7 +179,7 @@ class Sampler(Generic[S, X]):
         seed: int | None = None,
         min_ess: float = 0.1,
         max_pareto_k: float = 0.7,
-        max_gap: float = 1.0,
+        max_gap: float | None = None,
     ) -> Evidence:
         """Estimate log Z from n weighted trajectories, with bounds and diagnostics.
 
@@ -192,7 +192,7 @@ class Sampler(Generic[S, X]):
             seed: see ``sample``.
             min_ess: see ``estimate_evidence``, as for max_pareto_k and max_gap.
             max_pareto_k: see there.
-            max_gap: see there.
+            max_gap: see there; by default 1, and none where a floor stands for -inf.
 
         Warns:
             UnreliableEstimate: when the diagnostics say that log Z cannot be trusted.
@@ -209,7 +209,7 @@ class Sampler(Generic[S, X]):
             log_weight_at_target=at_target,
             min_ess=min_ess,
             max_pareto_k=max_pareto_k,
-            max_gap=max_gap,
+            max_gap=self._importance.max_gap if max_gap is None else max_gap,
         )
         result.warn_unless_reliable("the evidence is")
         return result

@@ -303,7 +303,7 @@ def test_a_head_of_another_shape_is_named() -> None:
     space = diffusion(1, steps=2)
     gfn = GFlowNet(space, Kernel(space.kappa, NoContext(), [Flat()]), diffuse(space.kappa_b))
     result = check(space, gfn=gfn, only=["normalisation"], n=FEW)["normalisation"]
-    says = r"head 0 \(Flat\) returns a law of batch shape \[24\] and event shape \[\] at 24 states"
+    says = r"head 0 \(Flat\) returns a law of batch shape \[19\] and event shape \[\] at 19 states"
     assert result.verdict == "FAIL"
     assert re.search(says, result.found)
     assert "Independent(law, 1)" in result.remedy
