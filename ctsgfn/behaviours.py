@@ -267,13 +267,17 @@ def mixed(first: Behaviour, second: Behaviour, fraction: float) -> Behaviour:
 
 
 def walk_back(gfn: GFlowNet[Any], x: Any) -> Trajectories[Any]:
-    """Trajectories from s0 to given points, by the backward kernel; both densities recorded."""
+    """Trajectories from s0 to given points, by the backward kernel; log p_F is computed when asked for."""
     walked = backtrack(gfn.space, gfn.backward_kernel, gfn.space.write(x))
     with torch.no_grad():
         walked = replace(walked, seen=gfn.forward_kernel.encoder.observe(walked.states))
+
+    @torch.no_grad()
+    def log_forward() -> Tensor:
         runs = pieces(gfn, walked, forward=True, backward=False, flow=False, stop=False, chunk=4 * CHUNK)
-        log_forward = [piece.log_forward for _, piece in runs if piece.log_forward is not None]
-    return replace(walked, log_forward=torch.cat(log_forward))
+        return torch.cat([piece.log_forward for _, piece in runs if piece.log_forward is not None])
+
+    return replace(walked, log_forward=log_forward)
 
 
 def _require_inside(gfn: GFlowNet[Any], x: Any) -> None:

@@ -6,7 +6,7 @@ padded, and nothing needs a sentinel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, overload
@@ -130,7 +130,7 @@ class Trajectories(Generic[S]):
             self.states[rows],
             owner,
             self.last[rows],
-            None if self.log_forward is None else self.log_forward[rows],
+            known_of([self], lambda known: known[0][rows]),
             None if self.log_backward is None else self.log_backward[rows],
             None if self.seen is None else self.seen[rows],
             None if self.own is None else self.own[which],
@@ -152,8 +152,23 @@ class Trajectories(Generic[S]):
             type(parts[0].states).cat([p.states for p in parts]),
             torch.cat(owners),
             torch.cat([p.last for p in parts]),
-            together([p.log_forward for p in parts]),
+            known_of(parts, torch.cat),
             together([p.log_backward for p in parts]),
             together([p.seen for p in parts]),
             torch.cat([torch.zeros_like(p.last[p.last]) if p.own is None else p.own for p in parts]),
         )
+
+
+def known_of(
+    parts: Sequence[Trajectories[Any]], make: Callable[[list[Tensor]], Tensor]
+) -> Tensor | Callable[[], Tensor] | None:
+    """What is made of the log p_F of all parts; when first asked for, where a part would compute its own then.
+
+    None where a part does not know them. A training step that differentiates them never asks.
+    """
+    held = [part.__dict__["_log_forward"] for part in parts]
+    if any(value is None for value in held):
+        return None
+    if all(isinstance(value, Tensor) for value in held):
+        return make(held)
+    return lambda: make([part.log_forward for part in parts if part.log_forward is not None])

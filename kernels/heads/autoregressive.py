@@ -23,21 +23,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, pad, softplus
+from torch.nn.functional import gelu, linear
 
-from ctsgfn.distributions import CoordinateLaw, choose
+from ctsgfn.distributions import CoordinateLaw
 from ctsgfn.errors import InvalidInput
 from ctsgfn.kernel import Head
+from ctsgfn.kernels.heads.autoregressive_density import WIDTH, LogDensity, bounded
 from ctsgfn.measures import Lebesgue
 from ctsgfn.networks import zero_init
-
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-WIDTH = 3.0
-"""Of the wide law of a defensive mixture."""
-
-_LARGEST = 2.0
-"""Bound of a log-scale beside the wide law."""
 
 _EDGE = 8.0
 """Coordinates enter scales and networks as they are up to here, and by their logarithm beyond."""
@@ -52,7 +45,9 @@ def tamed(a: Tensor) -> Tensor:
         >>> [round(v, 4) for v in tamed(torch.tensor([-8.0, 1.0, 1007.0])).tolist()]
         [-8.0, 1.0, 14.9078]
     """
-    return a.clamp(-_EDGE, _EDGE) + a.sign() * (a.abs() - _EDGE).clamp(min=0.0).log1p()
+    inside = a.clamp(-_EDGE, _EDGE)
+    beyond = a - inside
+    return inside + beyond.abs().log1p().copysign(beyond)
 
 
 class MaskedLinear(nn.Linear):
@@ -87,31 +82,45 @@ class AutoregressiveLaw(CoordinateLaw):
         self.head, self.context = head, context
 
     def draw(self) -> Tensor:
-        """One draw per row, [B, k]."""
+        """One draw per row, [B, k].
+
+        A hidden unit is computed once, as soon as the coordinates that it sees are known, so all steps
+        together cost one pass through the network. Columns are rows here: the batch is last.
+        """
         head, (batch, dim) = self.head, (len(self.context), self.head.base.dim)
         first, *later = (layer for layer in head.layers if isinstance(layer, MaskedLinear))
-        weights = first.connected
-        hidden = linear(self.context, weights[:, dim:], first.bias)  # before the first activation
-        inner = [(layer.connected, layer.bias) for layer in later]
-        out = head.out.connected.unflatten(0, (dim, -1)), head.out.bias.unflatten(0, (dim, -1))
+        sorted_, known = head.by_degree, head.known
+        entry = first.connected[sorted_]
+        before = torch.addmm(first.bias[sorted_, None], entry[:, dim:], self.context.t())
+        inner = [(layer.connected[sorted_][:, sorted_], layer.bias[sorted_, None]) for layer in later]
+        out = head.out.connected[:, sorted_].unflatten(0, (dim, -1)), head.out.bias.view(dim, -1, 1)
         slope, log_slope = head.slope.tril(-1), head.log_slope.tril(-1)
-        a, seen = self.context.new_zeros(batch, dim), self.context.new_zeros(batch, dim)
+        a, seen = self.context.new_empty(2, dim, batch)
+        hidden = self.context.new_empty(1 + len(inner), len(sorted_), batch)
+        size = (dim, head.components, batch)
+        race = self.context.new_empty(size).exponential_().log_()  # see ``choose``
+        noise = self.context.new_empty(dim, batch).normal_()
         for i in range(dim):
-            h = gelu(hidden)
-            for weight, bias in inner:
-                h = gelu(linear(h, weight, bias))
-            mean, log_scale, rest = head.floored(linear(h, out[0][i], out[1][i]))
-            logit, centre, log_width = rest
-            c = choose(logit)[:, None]
-            noise = torch.randn_like(mean)
-            u = centre.gather(-1, c).squeeze(-1) + log_width.gather(-1, c).squeeze(-1).exp() * noise
-            a[:, i] = mean + a @ slope[i] + head.bounded(log_scale + seen @ log_slope[i]).exp() * u
+            new, all_ = slice(known[i], known[i + 1]), slice(known[i + 1])
+            if known[i + 1] > known[i]:
+                hidden[0, new] = gelu(before[new].addmm(entry[new, :i], seen[:i]))
+                for j, (weight, bias) in enumerate(inner):
+                    hidden[j + 1, new] = gelu(torch.addmm(bias[new], weight[new, all_], hidden[j, all_]))
+            outputs = torch.addmm(out[1][i], out[0][i][:, all_], hidden[-1, all_])
+            logit, *parts = outputs[2:].chunk(3)
+            c = race[i].sub_(logit).argmin(0, keepdim=True)
+            centre, log_width = (part.gather(0, c)[0] for part in parts)
+            u = torch.addcmul(centre, log_width.exp(), noise[i])
+            if head.floor > 0:
+                u = torch.where(torch.rand_like(u) < head.floor, noise[i], u)
+            mean = torch.addmv(outputs[0], a[:i].t(), slope[i, :i])
+            log_scale = torch.addmv(outputs[1], seen[:i].t(), log_slope[i, :i])
+            torch.addcmul(mean, head.bounded(log_scale).exp(), u, out=a[i])
             if head.share > 0:
-                apart = torch.rand_like(mean) < head.share
-                a[:, i] = torch.where(apart, WIDTH * torch.randn_like(mean), a[:, i])
-            seen[:, i] = tamed(a[:, i])
-            hidden = hidden.addcmul(seen[:, i : i + 1], weights[:, i])
-        return a[:, head.order.argsort()]
+                apart = torch.rand_like(u) < head.share
+                a[i] = torch.where(apart, WIDTH * torch.randn_like(u), a[i])
+            seen[i] = tamed(a[i])
+        return a.t()[:, head.order.argsort()]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, k]."""
@@ -121,18 +130,15 @@ class AutoregressiveLaw(CoordinateLaw):
         h = torch.cat([seen, self.context], dim=-1)
         for layer in head.layers:
             h = gelu(layer(h))
-        mean, log_scale, rest = head.floored(head.out(h).unflatten(-1, (head.base.dim, -1)))
-        logit, centre, log_width = rest
-        mean = mean + linear(a, head.slope.tril(-1))
-        log_scale = head.bounded(log_scale + linear(seen, head.log_slope.tril(-1)))
-        u = (a - mean) * (-log_scale).exp()
-        z = (u[..., None] - centre) * (-log_width).exp()
-        each = logit.log_softmax(-1) - 0.5 * z.square() - log_width
-        of_each = each.logsumexp(-1) - log_scale
-        if head.share > 0:
-            wide = math.log(head.share / WIDTH) - 0.5 * (a / WIDTH).square()
-            of_each = torch.logaddexp(of_each + math.log1p(-head.share), wide)
-        return (of_each - _HALF_LOG_TWO_PI).sum(-1)
+        outputs = torch.addmm(head.out.bias[:, None], head.out.connected, h.t())
+        return LogDensity.apply(  # type: ignore[no-untyped-call]
+            a.t(),
+            outputs.unflatten(0, (head.base.dim, -1)),
+            head.slope.tril(-1) @ a.t(),
+            head.log_slope.tril(-1) @ seen.t(),
+            head.floor,
+            head.share,
+        )
 
 
 class AutoregressiveMixture(Head):
@@ -166,6 +172,7 @@ class AutoregressiveMixture(Head):
 
     base: Lebesgue
     order: Tensor
+    by_degree: Tensor
 
     def __init__(
         self,
@@ -202,6 +209,9 @@ class AutoregressiveMixture(Head):
         unit = least + torch.arange(hidden) % (dim - least)
         degrees = [torch.cat([coordinate, none]), *[unit] * layers]
         self.layers = nn.ModuleList(MaskedLinear(b[:, None] >= a) for a, b in itertools.pairwise(degrees))
+        # by degree, and how many units see no more than the first i - 1 coordinates
+        self.register_buffer("by_degree", unit.argsort(stable=True), persistent=False)
+        self.known = [int((unit < i).sum()) for i in range(dim + 1)]
         outputs = coordinate.repeat_interleave(2 + 3 * components)
         self.out = MaskedLinear(outputs[:, None] > unit)
         lower = torch.eye(dim) if tril is None else tril
@@ -229,17 +239,9 @@ class AutoregressiveMixture(Head):
         logit, centre, log_width = outputs[..., 2:].unflatten(-1, (3, self.components)).unbind(-2)
         return outputs[..., 0], outputs[..., 1], (logit, centre, log_width)
 
-    def floored(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """The same with the floor among the components: C + 1 of them, where it has a share."""
-        mean, log_scale, (logit, centre, log_width) = self.split(outputs)
-        if self.floor == 0:
-            return mean, log_scale, (logit, centre, log_width)
-        logit = pad(logit.log_softmax(-1) + math.log1p(-self.floor), (0, 1), value=math.log(self.floor))
-        return mean, log_scale, (logit, pad(centre, (0, 1)), pad(log_width, (0, 1)))
-
     def bounded(self, log_scale: Tensor) -> Tensor:
         """The log-scales; beside a wide law, which leads to places unknown, smoothly bounded."""
-        return log_scale if self.share == 0 else _LARGEST - softplus(_LARGEST - log_scale)
+        return log_scale if self.share == 0 else bounded(log_scale)
 
     def forward(self, context: Tensor, s: Any, live: Tensor | None) -> AutoregressiveLaw:
         """Law of the coordinates, [B, dim].
