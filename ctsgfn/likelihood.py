@@ -43,7 +43,7 @@ def fit_likelihood(
     if len(x) == 0 or len(held) == 0:
         raise InvalidInput(f"likelihood needs points to fit and to hold out, got {len(x)} and {len(held)}.")
     parameters = [p for p in head.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=lr, foreach=True)
+    optimiser = torch.optim.Adam(parameters, lr=lr, fused=True)
     best, when, state = _mean(head, held), 0, _copy(head)
     for step in range(1, steps + 1):
         rate = lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))

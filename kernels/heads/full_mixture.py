@@ -53,7 +53,7 @@ class FullMixtureLaw(CoordinateLaw):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density [B] at [B, k]."""
         count, width = self.loc.shape
-        shift = torch.einsum("kij,kj->ki", self.factor, self.loc)
+        shift = (self.factor * self.loc[:, None]).sum(-1)
         z = (value @ self.factor.reshape(count * width, width).T).reshape(-1, count, width) - shift
         log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * width * math.log(2 * math.pi)
