@@ -80,8 +80,8 @@ def fit(
     steps are learned after a mixture, and ``sampler.notes`` says why. Above 250 dimensions the normals of
     the best evidence bound are tried first (``ctsgfn.variational``), untrained, and where they fall short,
     annealed Langevin moves after them, of which the gains alone are learned: in 200 updates, of an eighth of
-    the batch. On circles a warm-up finds the modes too, and a mixture of von Mises laws of all angles is the
-    only step; where it falls short, two turns with a mixture for each angle are tried. Half-lines and bounded
+    the batch. On circles a warm-up finds the modes too; a mixture of von Mises laws of all angles, or a law
+    of one after another, is the only step, and the other where that falls short. Half-lines and bounded
     boxes are carried to R^d; acyclic graphs, subsets, and structures with parameters get spaces of their own.
     The points of a counting measure, or of a product of some, are weighed one by one up to 262,144 of them,
     and nothing is trained; beyond, or with an objective or a behaviour of your own, their coordinates are
@@ -113,7 +113,7 @@ def fit(
             log Z have been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None
             for never.
         batch_size: trajectories per update.
-        lr: learning rate of the networks; by default 1e-2 on cells, 3e-3 elsewhere.
+        lr: learning rate of the networks; by default 1e-2 on cells, 6e-3 on angles, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
         average: decay of a moving average of the parameters, with which a training run ends; see ``train``.
         slices: diffusion steps or annealed moves on R^d (8 after a mixture, 50 alone); turns on circles,
@@ -163,7 +163,7 @@ def fit(
             "them coordinates, Product((Counting(a), Counting(b), ..)), which are chosen one after another."
         )
     if lr is None:
-        lr = 3e-3
+        lr = 6e-3 if name == "torus" else 3e-3
     if objective is None:
         objective = log_partition_variance if name in GROWN else trajectory_balance
     limit = None if budget is None else Budget(seconds(budget))

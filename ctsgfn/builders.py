@@ -27,6 +27,7 @@ from ctsgfn.gflownet import GFlowNet
 from ctsgfn.kernel import Head, Kernel
 from ctsgfn.kernels.default import default_kernels
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
+from ctsgfn.kernels.heads.autoregressive_von_mises import AutoregressiveVonMises
 from ctsgfn.kernels.heads.first_step import FirstStep
 from ctsgfn.kernels.heads.full_mixture import FullMixture
 from ctsgfn.kernels.heads.joint_von_mises import JointVonMises
@@ -136,17 +137,28 @@ def build_annealed(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
 
 
 def build_torus(target: Target[Tensor], options: Mapping[str, Any]) -> Built:
-    """Angles: options slices, hidden; and clusters, where a mixture takes the only step.
+    """Angles: options slices, hidden; and clusters or autoregressive, where a law of all takes the only step.
 
-    They are None or absent, or the share, loc and concentration of the clusters that it starts from.
+    They are None or absent: clusters, the share, loc and concentration that a mixture starts from, or
+    autoregressive, the components and order of the law.
     """
     assert isinstance(target.measure, Haar)
-    space, clusters = torus(target.measure.dim, options["slices"]), options.get("clusters")
-    forward, backward = torus_kernels(space, hidden=options["hidden"])
-    if clusters is not None:
-        only = JointVonMises.at(Clusters(**clusters))
-        forward, backward = Kernel(space.kappa, NoContext(), [only]), diffuse(space.kappa_b)
-    return Built(assemble(space, (forward, backward), options), target)
+    dim = target.measure.dim
+    space, clusters, autoregressive = (
+        torus(dim, options["slices"]),
+        options.get("clusters"),
+        options.get("autoregressive"),
+    )
+    if clusters is None and autoregressive is None:
+        forward, backward = torus_kernels(space, hidden=options["hidden"])
+        return Built(assemble(space, (forward, backward), options), target)
+    only: Head
+    if autoregressive is not None:
+        only = AutoregressiveVonMises(dim, 0, **autoregressive, hidden=options["hidden"])
+    else:
+        only = JointVonMises.at(Clusters(**options["clusters"]))
+    kernels = Kernel(space.kappa, NoContext(), [only]), diffuse(space.kappa_b)
+    return Built(assemble(space, kernels, options), target)
 
 
 def build_cells(target: Target[Tensor], options: Mapping[str, Any]) -> Built:

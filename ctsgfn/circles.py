@@ -1,8 +1,9 @@
-r"""Fitting on circles: a mixture of joint laws of all angles first, and two turns where it falls short.
+r"""Fitting on circles: a law of all angles together, of two families, as the only step.
 
-A warm-up finds the modes; a mixture of sheared von Mises laws, fitted to its particles, takes the only step,
-and all of it is then learned by the flow's own objective, on the flow's draws and on the particles. On its
-own draws alone a flow gives up the modes that it does not happen to start in.
+A warm-up finds the modes. A mixture of sheared von Mises laws and an autoregressive one are fitted to its
+particles; the better is then learned by the flow's own objective, on the flow's draws and on the particles,
+and the other where it falls short. On its own draws alone a flow gives up the modes that it does not happen
+to start in.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from ctsgfn.behaviours import Behaviour, from_data, mixed, on_policy
 from ctsgfn.builders import build_torus
 from ctsgfn.circle_clusters import Clusters
 from ctsgfn.circle_warmup import warm_up_circles
-from ctsgfn.judging import USABLE, better, judge, said, shortcoming
+from ctsgfn.judging import USABLE, better, judge, loss, said, shortcoming
 from ctsgfn.kernel import Head
 from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.sampler import Sampler
 from ctsgfn.target import Target, batched
 from ctsgfn.training import Training
 
-COMPONENTS = 32
-"""Components of the mixture."""
+COMPONENTS, FOR_EACH = 32, 8
+"""Components of the mixture, and those for each angle given the ones before it."""
 
 TURNS = 2
-"""Turns where the mixture falls short; with more of them, ESS fell on every target that was tried."""
+"""Turns of a flow whose objective differentiates through its draws: choosing components has no gradient."""
 
-MIXTURE, AFTER = "a mixture of all angles together as the only step", "a mixture for each angle, two turns"
+MIXTURE = "a mixture of all angles together as the only step"
+AUTOREGRESSIVE = "one angle after another, in a single step"
 
 
 def fit_circles(
@@ -41,7 +43,7 @@ def fit_circles(
     training: Training,
     behaviour: Behaviour | None,
 ) -> Sampler[Any, Tensor]:
-    """Warm up, fit a mixture, and go on to two turns where it falls short.
+    """Warm up, fit both laws, and train the better; the other too where it falls short.
 
     Args:
         target: a target of angles.
@@ -54,10 +56,9 @@ def fit_circles(
     dim = target.measure.dim
     batched(target, torch.zeros(3 if dim == 2 else 2, dim).to(like))  # shape, kind, device: before all else
 
-    def built(turns: int, clusters: dict[str, Tensor] | None = None) -> Sampler[Any, Tensor]:
+    def built(turns: int, **law: Any) -> Sampler[Any, Tensor]:
         kind = str(like.dtype).removeprefix("torch.")
-        options = {"slices": turns, "clusters": clusters, "hidden": hidden, "dtype": kind}
-        options["flow"] = training.reads_flow
+        options = {"slices": turns, "hidden": hidden, "dtype": kind, "flow": training.reads_flow, **law}
         gfn, inner, *_ = build_torus(target, options)
         return Sampler(gfn.to(like), inner, recipe={"builder": "torus", "options": options})
 
@@ -65,26 +66,35 @@ def fit_circles(
     if behaviour is None:
         found = from_data(torch.cat([z, z, wider]))
         behaviour = on_policy if training.pathwise else mixed(on_policy, found, 0.5)
-    turned = built(TURNS if slices is None else slices)
     if slices is not None or training.pathwise:
+        turned = built(TURNS if slices is None else slices)
         turned.history = training.run(turned.gfn, turned.target, behaviour, "training", steps=1000)
         return turned
-    sampler = built(1, vars(Clusters.of(z, COMPONENTS)))
-    head = sampler.gfn.forward_kernel.heads[0]
-    assert isinstance(head, Head)
-    fit_likelihood(head, z[len(z) // 3 :], z[: len(z) // 3], steps=400, lr=1e-2)
-    first = replace(training, stages=2)
-    sampler.history = first.run(sampler.gfn, sampler.target, behaviour, "mixture", steps=1000)
+    tried = {
+        MIXTURE: built(1, clusters=vars(Clusters.of(z, COMPONENTS))),
+        AUTOREGRESSIVE: built(1, autoregressive={"components": FOR_EACH, "order": None}),
+    }
+    held = len(z) // 3
+    for sampler in tried.values():
+        head = sampler.gfn.forward_kernel.heads[0]
+        assert isinstance(head, Head)
+        fit_likelihood(head, z[held:], z[:held], steps=400, lr=1e-2)
+    untrained = {name: loss(judge(sampler.gfn, sampler.target, z)) for name, sampler in tried.items()}
+    first, second = sorted(tried, key=lambda name: untrained[name])
+    sampler = tried[first]
+    once = replace(training, stages=2)
+    sampler.history = once.run(sampler.gfn, sampler.target, behaviour, "first", steps=1000)
     judged = judge(sampler.gfn, sampler.target, z)
     short = shortcoming(judged, *USABLE)
-    notes = [f"{MIXTURE}: {said(judged)}"]
+    notes = [f"{first}: {said(judged)}"]
     if short and not sampler.history.interrupted:
         notes[0] += f", not enough ({short})"
-        training.say(f"{notes[0]}; trying {AFTER}.")
-        turned.history = training.run(turned.gfn, turned.target, behaviour, "turns", steps=1000)
-        again = judge(turned.gfn, turned.target, z)
+        training.say(f"{notes[0]}; trying {second}.")
+        other = tried[second]
+        other.history = training.run(other.gfn, other.target, behaviour, "second", steps=1000)
+        again = judge(other.gfn, other.target, z)
         improved = better(again, judged)
-        notes.append(f"{AFTER}: {said(again)}, {'kept' if improved else 'no better and dropped'}")
-        sampler = turned if improved else sampler
+        notes.append(f"{second}: {said(again)}, {'kept' if improved else 'no better and dropped'}")
+        sampler = other if improved else sampler
     sampler.notes = tuple(f"{note}." for note in notes)
     return sampler

@@ -162,7 +162,7 @@ class Trajectories(Generic[S]):
 def known_of(
     parts: Sequence[Trajectories[Any]], make: Callable[[list[Tensor]], Tensor]
 ) -> Tensor | Callable[[], Tensor] | None:
-    """What is made of the log p_F of all parts; when first asked for, where a part would compute its own then.
+    """What is made of the log p_F of all parts, at once or, where a part waits to be asked, when asked.
 
     None where a part does not know them. A training step that differentiates them never asks.
     """

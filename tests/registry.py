@@ -16,6 +16,7 @@ from ctsgfn.exact import explore
 from ctsgfn.gflownet import GFlowNet, state_flow
 from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.autoregressive import AutoregressiveMixture
+from ctsgfn.kernels.heads.autoregressive_von_mises import AutoregressiveVonMises
 from ctsgfn.kernels.heads.beta import BetaMixture
 from ctsgfn.kernels.heads.block_normal import BlockNormalHead
 from ctsgfn.kernels.heads.categorical import Categorical
@@ -304,6 +305,9 @@ HEADS: dict[str, HeadCase] = {
         lambda width: BlockNormalHead(1, 2, width, tilted_normals), live=True, states=torch.zeros
     ),
     "categorical": HeadCase(lambda width: Categorical(5, width), live=True),
+    "autoregressive_von_mises": HeadCase(
+        lambda width: AutoregressiveVonMises(2, width, 3, hidden=16, order=[1, 0])
+    ),
     "joint_von_mises": HeadCase(lambda width: JointVonMises(2, width, components=3), live=True),
     "von_mises": HeadCase(lambda width: VonMisesMixture(2, width, components=3), live=True),
     "gaussian_mixture": HeadCase(lambda width: GaussianMixture(2, width, components=3), live=True),

@@ -72,7 +72,7 @@ def test_the_floor_keeps_the_valley_between_two_modes() -> None:
     """Learned normals at -1 and 1, .05 wide: at 0 the floor's N(0, 1) alone is left, and draws reach it."""
     head = AutoregressiveMixture(1, 0, 2, floor=0.1).double()
     with torch.no_grad():
-        _, _, (_, centre, log_width) = head.split(head.out.bias.unflatten(0, (1, -1)))
+        _, _, (_, centre, log_width) = head.split(head.out.bias.unflatten(0, (1, -1)), 1)
         centre.copy_(torch.tensor([[-1.0, 1.0]]))
         log_width.fill_(math.log(0.05))
         valley = scored(head, torch.zeros(1, 1, dtype=torch.float64))

@@ -16,21 +16,18 @@ References:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
 
 from ctsgfn.distributions import CoordinateLaw
 from ctsgfn.errors import InvalidInput
-from ctsgfn.kernel import Head
 from ctsgfn.kernels.heads.autoregressive_density import WIDTH, LogDensity, bounded
+from ctsgfn.kernels.heads.masked import MaskedHead, chosen
 from ctsgfn.measures import Lebesgue
-from ctsgfn.networks import zero_init
 
 _EDGE = 8.0
 """Coordinates enter scales and networks as they are up to here, and by their logarithm beyond."""
@@ -50,25 +47,6 @@ def tamed(a: Tensor) -> Tensor:
     return inside + beyond.abs().log1p().copysign(beyond)
 
 
-class MaskedLinear(nn.Linear):
-    """A linear layer that has only some of its connections: mask [outputs, inputs]."""
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
-
-    @property
-    def connected(self) -> Tensor:
-        """The weights, 0 where there is no connection."""
-        return self.weight * self.mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the affine map of x."""
-        return linear(x, self.connected, self.bias)
-
-
 class AutoregressiveLaw(CoordinateLaw):
     """The law for each row of a context; drawn one coordinate after another, scored in one pass.
 
@@ -78,43 +56,25 @@ class AutoregressiveLaw(CoordinateLaw):
     """
 
     def __init__(self, head: AutoregressiveMixture, context: Tensor) -> None:
-        super().__init__(len(context), head.base.dim)
+        super().__init__(len(context), head.dim)
         self.head, self.context = head, context
 
     def draw(self) -> Tensor:
-        """One draw per row, [B, k].
-
-        A hidden unit is computed once, as soon as the coordinates that it sees are known, so all steps
-        together cost one pass through the network. Columns are rows here: the batch is last.
-        """
-        head, (batch, dim) = self.head, (len(self.context), self.head.base.dim)
-        first, *later = (layer for layer in head.layers if isinstance(layer, MaskedLinear))
-        sorted_, known = head.by_degree, head.known
-        entry = first.connected[sorted_]
-        before = torch.addmm(first.bias[sorted_, None], entry[:, dim:], self.context.t())
-        inner = [(layer.connected[sorted_][:, sorted_], layer.bias[sorted_, None]) for layer in later]
-        out = head.out.connected[:, sorted_].unflatten(0, (dim, -1)), head.out.bias.view(dim, -1, 1)
+        """One draw per row, [B, k]."""
+        head, (batch, dim) = self.head, (len(self.context), self.head.dim)
+        outputs = head.unrolled(self.context)
         slope, log_slope = head.slope.tril(-1), head.log_slope.tril(-1)
         a, seen = self.context.new_empty(2, dim, batch)
-        hidden = self.context.new_empty(1 + len(inner), len(sorted_), batch)
-        size = (dim, head.components, batch)
-        race = self.context.new_empty(size).exponential_().log_()  # see ``choose``
+        race = self.context.new_empty(dim, head.components, batch).exponential_().log_()
         noise = self.context.new_empty(dim, batch).normal_()
         for i in range(dim):
-            new, all_ = slice(known[i], known[i + 1]), slice(known[i + 1])
-            if known[i + 1] > known[i]:
-                hidden[0, new] = gelu(before[new].addmm(entry[new, :i], seen[:i]))
-                for j, (weight, bias) in enumerate(inner):
-                    hidden[j + 1, new] = gelu(torch.addmm(bias[new], weight[new, all_], hidden[j, all_]))
-            outputs = torch.addmm(out[1][i], out[0][i][:, all_], hidden[-1, all_])
-            logit, *parts = outputs[2:].chunk(3)
-            c = race[i].sub_(logit).argmin(0, keepdim=True)
-            centre, log_width = (part.gather(0, c)[0] for part in parts)
+            mean, log_scale, parts = head.split(outputs(i, seen[:i]), 0)
+            centre, log_width = chosen(race[i], *parts)
             u = torch.addcmul(centre, log_width.exp(), noise[i])
             if head.floor > 0:
                 u = torch.where(torch.rand_like(u) < head.floor, noise[i], u)
-            mean = torch.addmv(outputs[0], a[:i].t(), slope[i, :i])
-            log_scale = torch.addmv(outputs[1], seen[:i].t(), log_slope[i, :i])
+            mean = torch.addmv(mean, a[:i].t(), slope[i, :i])
+            log_scale = torch.addmv(log_scale, seen[:i].t(), log_slope[i, :i])
             torch.addcmul(mean, head.bounded(log_scale).exp(), u, out=a[i])
             if head.share > 0:
                 apart = torch.rand_like(u) < head.share
@@ -127,13 +87,9 @@ class AutoregressiveLaw(CoordinateLaw):
         head = self.head
         a = value[:, head.order]
         seen = tamed(a)
-        h = torch.cat([seen, self.context], dim=-1)
-        for layer in head.layers:
-            h = gelu(layer(h))
-        outputs = torch.addmm(head.out.bias[:, None], head.out.connected, h.t())
         return LogDensity.apply(  # type: ignore[no-untyped-call]
             a.t(),
-            outputs.unflatten(0, (head.base.dim, -1)),
+            head.outputs(seen, self.context),
             head.slope.tril(-1) @ a.t(),
             head.log_slope.tril(-1) @ seen.t(),
             head.floor,
@@ -141,7 +97,7 @@ class AutoregressiveLaw(CoordinateLaw):
         )
 
 
-class AutoregressiveMixture(Head):
+class AutoregressiveMixture(MaskedHead):
     """Learned autoregressive mixture of C normals per coordinate, on R^dim.
 
     At the start the network gives 0 and the coordinates are about normal with the covariance L L^T.
@@ -170,10 +126,6 @@ class AutoregressiveMixture(Head):
         ((5, 3), (5,))
     """
 
-    base: Lebesgue
-    order: Tensor
-    by_degree: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -187,57 +139,46 @@ class AutoregressiveMixture(Head):
         order: Sequence[int] | None = None,
         tril: Tensor | None = None,
     ) -> None:
-        super().__init__()
-        self.base = Lebesgue(dim)
-        if components < 1 or hidden < 1 or layers < 1:
-            raise InvalidInput(
-                "an autoregressive mixture needs at least one component, one hidden unit and one hidden "
-                f"layer, got {components}, {hidden} and {layers}."
-            )
-        order = range(dim) if order is None else order
-        if sorted(order) != list(range(dim)):
-            raise InvalidInput(f"order must name each of the {dim} coordinates once, got {list(order)}.")
+        super().__init__(
+            Lebesgue(dim),
+            width,
+            features=1,
+            outputs=2 + 3 * components,
+            hidden=hidden,
+            layers=layers,
+            order=order,
+        )
+        if components < 1:
+            raise InvalidInput(f"an autoregressive mixture needs at least one component, got {components}.")
         if not 0 <= share < 1:
             raise InvalidInput(f"the share of the wide law must be at least 0 and below 1, got {share}.")
         if not 0 <= floor < 1:
             raise InvalidInput(f"the floor's share must be at least 0 and below 1, got {floor}.")
         self.components, self.share, self.floor = components, share, floor
-        self.register_buffer("order", torch.tensor(list(order)), persistent=False)
-        # a unit of degree k sees the context and the first k coordinates
-        coordinate, none = torch.arange(1, dim + 1), torch.zeros(width, dtype=torch.long)
-        least = 0 if width > 0 or dim == 1 else 1
-        unit = least + torch.arange(hidden) % (dim - least)
-        degrees = [torch.cat([coordinate, none]), *[unit] * layers]
-        self.layers = nn.ModuleList(MaskedLinear(b[:, None] >= a) for a, b in itertools.pairwise(degrees))
-        # by degree, and how many units see no more than the first i - 1 coordinates
-        self.register_buffer("by_degree", unit.argsort(stable=True), persistent=False)
-        self.known = [int((unit < i).sum()) for i in range(dim + 1)]
-        outputs = coordinate.repeat_interleave(2 + 3 * components)
-        self.out = MaskedLinear(outputs[:, None] > unit)
         lower = torch.eye(dim) if tril is None else tril
         self._start(lower)
 
     def _start(self, tril: Tensor) -> None:
         """Regress each coordinate on those before it; spread the components evenly."""
-        dim, scale = self.base.dim, tril.diagonal()
+        dim, scale = self.dim, tril.diagonal()
         if tril.shape != (dim, dim) or not bool((scale > 0).all()):
             raise InvalidInput(f"tril must be [{dim}, {dim}] with a positive diagonal.")
         eye = torch.eye(dim, dtype=tril.dtype, device=tril.device)
         inverse = torch.linalg.solve_triangular(tril, eye, upper=False)
         self.slope = nn.Parameter(-(scale[:, None] * inverse).tril(-1))
         self.log_slope = nn.Parameter(torch.zeros_like(tril))
-        zero_init(self.out)
         with torch.no_grad():
-            _, log_scale, (_, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)))
+            _, log_scale, (_, centre, log_width) = self.split(self.out.bias.unflatten(0, (dim, -1)), 1)
             log_scale.copy_(scale.log())
             if self.components > 1:
                 centre.copy_(torch.linspace(-1.5, 1.5, self.components) + 0.1 * torch.randn(centre.shape))
                 log_width.fill_(-math.log(2.0))
 
-    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Part outputs [.., 2 + 3 C]: m, log sigma [..]; the logits, means and log-scales [.., C]."""
-        logit, centre, log_width = outputs[..., 2:].unflatten(-1, (3, self.components)).unbind(-2)
-        return outputs[..., 0], outputs[..., 1], (logit, centre, log_width)
+    def split(self, outputs: Tensor, axis: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Part 2 + 3 C outputs on an axis: m, log sigma; the logits, means and log-scales of C components."""
+        mean, log_scale, *_ = outputs.unbind(axis)
+        parts = outputs.narrow(axis, 2, 3 * self.components).chunk(3, axis)
+        return mean, log_scale, parts
 
     def bounded(self, log_scale: Tensor) -> Tensor:
         """The log-scales; beside a wide law, which leads to places unknown, smoothly bounded."""

@@ -53,6 +53,7 @@ class LogDensity(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, outputs: Tensor, mean: Tensor, log_scale: Tensor, floor: float, share: float
     ) -> Tensor:
+        """Log-density, [B]."""
         logit, centre, log_width = outputs[:, 2:].chunk(3, 1)
         scale = outputs[:, 1] + log_scale
         log_sigma = scale if share == 0 else bounded(scale)
@@ -78,6 +79,7 @@ class LogDensity(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients for a, outputs, mean and log_scale."""
         a, scale, inverse, u, log_weight, narrow, z, each, among, of_each, whole = ctx.saved_tensors
         floor, share = ctx.floor, ctx.share
         column = gradient.expand_as(u)

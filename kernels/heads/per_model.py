@@ -40,9 +40,9 @@ class OneModel(nn.Module):
 
     def __init__(self, law: AutoregressiveMixture, axes: Tensor, location: Tensor, scale: Tensor) -> None:
         super().__init__()
-        if not len(axes) == len(location) == len(scale) == law.base.dim:
+        if not len(axes) == len(location) == len(scale) == law.dim:
             raise InvalidInput(
-                f"a law on R^{law.base.dim} needs as many axes, locations and scales, got {len(axes)}, "
+                f"a law on R^{law.dim} needs as many axes, locations and scales, got {len(axes)}, "
                 f"{len(location)} and {len(scale)}."
             )
         if not bool((scale > 0).all()):
