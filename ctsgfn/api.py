@@ -113,7 +113,7 @@ def fit(
             log Z have been this near to each other, in nats, over 100 steps, and the ESS as near to 1; None
             for never.
         batch_size: trajectories per update.
-        lr: learning rate of the networks; by default 1e-2 on cells, 6e-3 on angles, 3e-3 elsewhere.
+        lr: learning rate of the networks; by default 6e-3 on angles, 3e-3 elsewhere.
         lr_log_z: learning rate of log Z.
         average: decay of a moving average of the parameters, with which a training run ends; see ``train``.
         slices: diffusion steps or annealed moves on R^d (8 after a mixture, 50 alone); turns on circles,
