@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ctsgfn.coordinates import Coordinates
+from ctsgfn.errors import FailedFactor
 from ctsgfn.measures import Lebesgue
 from ctsgfn.target import HasScore, Target
 
@@ -36,7 +37,7 @@ class CountedTarget:
         self.density_calls += len(x)
         inside, x = self._within(x)
         with torch.no_grad():
-            value = self.target.log_density(x)
+            value = self._density(x)
         good = torch.isfinite(value) if inside is None else torch.isfinite(value) & inside
         return torch.where(good, value, -math.inf).to(x.dtype)
 
@@ -52,12 +53,22 @@ class CountedTarget:
         inside, x = self._within(x)
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            value = self.target.log_density(leaf)
+            value = self._density(leaf)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         value = value.detach()
         good = torch.isfinite(value) & torch.isfinite(slope).all(-1)
         good = good if inside is None else good & inside
         return torch.where(good, value, -math.inf).to(x.dtype), torch.where(good[:, None], slope, 0.0)
+
+    def _density(self, x: Tensor) -> Tensor:
+        """Log-density [B]; NaN at points where a factorisation fails, which fails the batch they are in."""
+        try:
+            return self.target.log_density(x)
+        except (torch.linalg.LinAlgError, FailedFactor):  # type: ignore[attr-defined]
+            if len(x) == 1:
+                return math.nan * x.sum(-1)
+            half = len(x) // 2
+            return torch.cat([self._density(x[:half]), self._density(x[half:])])
 
     def _within(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Which rows [B] stay off the edges (None where there are none), and the points with 0 elsewhere."""

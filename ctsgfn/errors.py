@@ -31,6 +31,10 @@ class NonFinite(CtsgfnError, ValueError):
     """A density returned NaN, +inf, or -inf inside the support it claims."""
 
 
+class FailedFactor(NonFinite):
+    """A matrix inside a density could not be factorised at a point."""
+
+
 class BadCheckpoint(CtsgfnError, ValueError):
     """A file is not a checkpoint of this library, is cut short, or belongs to another model."""
 

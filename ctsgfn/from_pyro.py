@@ -29,6 +29,9 @@ from ctsgfn.seeding import seeded
 CHUNK = 2**25
 """Numbers computed at once: points times numbers a point."""
 
+LOST = 0.01
+"""Share of a site's prior draws that may lie at an edge of what its numbers can tell."""
+
 
 def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarget:
     """Turn a Pyro model and its arguments (the data) into a target on unconstrained coordinates.
@@ -50,7 +53,7 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
 
     Warns:
         CtsgfnWarning: when nothing is observed, ``pyro.param`` values are frozen, the model can't be
-            batched, or its density is -inf in places.
+            batched, its density is -inf in places, or a prior lies where numbers are too coarse.
 
     Example:
         >>> import pyro.distributions as dist
@@ -76,6 +79,13 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
     if found.params:
         names = ", ".join(sorted(found.params))
         _warn(f"the pyro.param values of the model ({names}) are not inferred: they stay as they are now.")
+    for name, share in found.lost.items():
+        if share > LOST:
+            _warn(
+                f"{100 * share:.0f} % of the prior draws of site {name!r} lie nearer to an edge of its "
+                f"support than {found.values[name].dtype} can tell, and the mass there is lost: give its prior "
+                "torch.float64 tensors, parameters that keep off the edge, or sample its logit or log."
+            )
     target = PyroTarget(
         model=bound,
         sites={name: value.shape for name, value in found.values.items()},

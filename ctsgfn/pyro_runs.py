@@ -152,6 +152,7 @@ class Discovery(Run):
         super().__init__({})
         self.evidence = False  # whether any site is observed
         self.nesting = 0  # batch dimensions of its sites, at most
+        self.lost: dict[str, float] = {}  # share of a site's prior draws at an edge of what numbers can tell
         self._seen: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -164,8 +165,9 @@ class Discovery(Run):
         _refuse_mask(msg)
         fn = msg["fn"]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the draw, of which only the kind is used
+            warnings.simplefilter("ignore")  # about draws, of which only the kind and the place are used
             part = fn().new_zeros(transform.inverse_shape(fn.shape()))
+            self.lost[msg["name"]] = _lost(transform, fn.sample(torch.Size([256])))
         return part, transform(part)
 
     def add(self, msg: Any, terms: Tensor) -> None:
@@ -188,6 +190,15 @@ class Discovery(Run):
         value = value() if callable(value) and not isinstance(value, Tensor) else value
         self.params[name] = value.detach().clone()
         super()._pyro_param(msg)
+
+
+def _lost(transform: Transform, draws: Tensor) -> float:
+    """Share of draws at which a step of 1 in the unconstrained coordinate leads nowhere."""
+    free = transform.inv(draws)
+    if free.shape != draws.shape:
+        return 0.0
+    stuck = ~torch.isfinite(free) | (transform(free + 1) == draws) | (transform(free - 1) == draws)
+    return float(stuck.double().mean())
 
 
 def _lookup(given: Mapping[str, Tensor], name: str) -> Tensor:

@@ -23,7 +23,7 @@ from ctsgfn.capabilities import HasReason as HasReason
 from ctsgfn.capabilities import HasSamples as HasSamples
 from ctsgfn.capabilities import HasScore as HasScore
 from ctsgfn.capabilities import Target as Target
-from ctsgfn.errors import CtsgfnError, InvalidInput, NoExactAnswer, NonFinite
+from ctsgfn.errors import CtsgfnError, FailedFactor, InvalidInput, NoExactAnswer, NonFinite
 from ctsgfn.measures import Measure
 
 X = TypeVar("X")
@@ -152,7 +152,8 @@ def batched(target: Target[Any], x: Any) -> Tensor:
         known = ("dtype", "device", "used as indices", "positive-definite")
         if isinstance(error, CtsgfnError) or not any(w in str(error) for w in known):
             raise
-        raise InvalidInput(
+        failed = FailedFactor if "positive-definite" in str(error) else InvalidInput
+        raise failed(
             f"the log-density failed on points of dtype {points.dtype} on {points.device} ({error}): "
             f"{_remedy(str(error), points)}."
         ) from error
