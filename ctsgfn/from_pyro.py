@@ -83,8 +83,8 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
         if share > LOST:
             _warn(
                 f"{100 * share:.0f} % of the prior draws of site {name!r} lie nearer to an edge of its "
-                f"support than {found.values[name].dtype} can tell, and the mass there is lost: give its prior "
-                "torch.float64 tensors, parameters that keep off the edge, or sample its logit or log."
+                f"support than {found.values[name].dtype} can tell, and the mass there is lost: give its "
+                "prior torch.float64 tensors, parameters that keep off the edge, or sample its logit or log."
             )
     target = PyroTarget(
         model=bound,
