@@ -130,22 +130,27 @@ def posteriordb() -> Iterator[Row]:
 
 
 def peers() -> Iterator[Row]:
-    """Median error and CPU time beside other samplers, target by target."""
+    """Median errors and CPU time beside other samplers, target by target."""
     runs = [json.loads(path.read_text()) for path in sorted((RESULTS / "peers").glob("*.json"))]
     for target in dict.fromkeys(run["target"] for run in runs):
         each = []
-        for peer in ("ctsgfn", "pocomc", "dynesty", "blackjax"):
-            mine = [run for run in runs if run["target"] == target and run["peer"] == peer]
-            ended = [run for run in mine if "error" in run]
+        for peer in ("ctsgfn", "pocomc", "dynesty", "blackjax", "torchgfn", "numpyro"):
+            mine = [run for run in runs if (run["target"], run["peer"]) == (target, peer)]
+            ended = [run for run in mine if "cpu_seconds" in run]
             if ended:
-                error, seconds = (median(abs(run[key]) for run in ended) for key in ("error", "cpu_seconds"))
-                each.append(f"{peer} {error:.4f} in {seconds:.0f} s")
+                said = [
+                    f"{what} {median(abs(run[key]) for run in ended if key in run):{form}}"
+                    for key, what, form in (("error", "log Z", ".4f"), ("mean_error", "means", ".3f"))
+                    if any(key in run for run in ended)
+                ]
+                seconds = median(run["cpu_seconds"] for run in ended)
+                each.append(f"{peer} ({len(ended)}): {', '.join(said)} in {seconds:.0f} s")
             elif mine:
                 each.append(f"{peer} not within {mine[0]['stopped_after']} s")
-        seeds = len({run["seed"] for run in runs if run["target"] == target and run["peer"] == "ctsgfn"})
         yield (
-            f"Error of log Z beside other samplers, {target}, {seeds} seed{'s' if seeds > 1 else ''}",
-            ", ".join(each),
+            f"Beside other samplers, {target}: errors of log Z and of means (largest, in sd) and CPU time, "
+            "medians over so many seeds",
+            "; ".join(each),
             "peers.py",
         )
 

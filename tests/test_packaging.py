@@ -109,6 +109,7 @@ DISTRIBUTION = {
     "pyro": "pyro-ppl",
     "sklearn": "scikit-learn",
     "dibs": "dibs-lib",
+    "gfn": "torchgfn",
     "ot": "POT",
     "typing_extensions": "typing-extensions",
 }
@@ -121,7 +122,7 @@ DISTRIBUTION = {
         (("tests", "examples"), ("arviz", "flows", "test", "dev")),
         (
             ("benchmarks", "paper_repro", "figures"),
-            ("arviz", "flows", "test", "dev", "bench", "peers", "molecule", "digits", "dibs"),
+            ("arviz", "flows", "test", "dev", "bench", "peers", "torchgfn", "molecule", "digits", "dibs"),
         ),
     ],
     ids=lambda value: "-".join(value),
