@@ -105,7 +105,7 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
     path = ascend(counted.value_and_score, start, steps=60)
     if start.shape[-1] > WIDE:
         return _wide(counted, path[-1])
-    fits = [_laplace(counted, snapshot) for snapshot in (path[9], path[24], path[59])]
+    fits = [laplace_fits(counted, snapshot) for snapshot in (path[9], path[24], path[59])]
     bound = torch.stack([fit[2] for fit in fits])
     best, rows = bound.argmax(0), torch.arange(len(start), device=start.device)
     mean, tril = (torch.stack([fit[i] for fit in fits])[best, rows] for i in (0, 1))
@@ -118,7 +118,7 @@ def fit_gaussians(counted: CountedTarget, start: Tensor) -> GaussianFits:
         again = ascend(counted.value_and_score, again, steps=60)[-1]
         new = again[~_near(again, mean[keep], tril[keep]).any(-1)]
         if len(new):
-            more = _laplace(counted, new)
+            more = laplace_fits(counted, new)
             mean, tril, bound = (torch.cat(pair) for pair in zip((mean, tril, bound), more, strict=True))
             keep = _distinct(mean, tril, bound)
     return _shared(mean[keep], tril[keep], bound[keep])
@@ -150,10 +150,17 @@ def _shared(mean: Tensor, tril: Tensor, bound: Tensor) -> GaussianFits:
     return GaussianFits(mean, widening(mean.shape[-1]) * tril, log_share)
 
 
-def _laplace(counted: CountedTarget, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def laplace_fits(counted: CountedTarget, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gaussians at points [B, d]: means, factors and evidence bounds.
 
     Where part of a Gaussian has no mass under the target, the bound is that of the Gaussian cut off there.
+
+    Example:
+        >>> from ctsgfn.measures import Lebesgue
+        >>> from ctsgfn.target import as_target
+        >>> bowl = CountedTarget(as_target(lambda x: -2.0 * x.square().sum(-1), Lebesgue(1)))
+        >>> laplace_fits(bowl, torch.zeros(1, 1))[1]
+        tensor([[[0.5000]]])
     """
     dim = x.shape[-1]
     tril = _curvature(counted, x)

@@ -20,6 +20,7 @@ from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import InvalidInput, NonFinite, UnreliableEstimate
 from ctsgfn.gaussian_fits import GaussianFits, cholesky, fit_gaussians
 from ctsgfn.mala import differentiable
+from ctsgfn.missed import missed_modes
 from ctsgfn.tails import diverges, tail_exponents
 from ctsgfn.target import Target, evaluate, without_floor
 
@@ -80,8 +81,9 @@ def warm_up(
         evaluate(target, start)  # raises, naming the first point
         raise NonFinite("no start of the warm-up has a finite log-density: check the target near 0.")
     gradient = differentiable(target, start[torch.isfinite(value)])
+    start = start[torch.isfinite(value)]
     if gradient:
-        fits = fit_gaussians(counted, start[torch.isfinite(value)])
+        fits = fit_gaussians(counted, start)
     else:
         broad = torch.tensor([1.0, 10.0, 100.0], dtype=like.dtype, device=like.device)
         eye = torch.eye(dim, dtype=like.dtype, device=like.device)
@@ -89,6 +91,9 @@ def warm_up(
             like.new_zeros(3, dim), broad[:, None, None] * eye, like.new_full((3,), -math.log(3.0))
         )
     points, log_z = anneal(counted, fits, particles, gradient)
+    if gradient and len(missed := missed_modes(counted, fits, log_z)):
+        fits = fit_gaussians(counted, torch.cat([start, missed]))
+        points, log_z = anneal(counted, fits, particles, gradient)
     spread = points.std(0)
     if not bool(((spread > 0) & (spread < _WIDEST)).all()):
         raise InvalidInput(

@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "gflownet trajectories diffuse variational from_pyro predictive likelihood coordinate_walk",
         "walks balance gaussian_fits exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure
-        "objectives gradient importance annealing history sampler_files",
+        "objectives gradient importance annealing history sampler_files missed",
         "behaviours warmup circle_warmup judging subtrajectories divergences"
         "  check_charts check_pairing check_target check_walks",
         "nested_fits",
