@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from mixture_gibbs import evidence_ratio
-from provenance import provenance
+from provenance import commit, provenance
 
 import ctsgfn
 from ctsgfn.targets import NormalMixtures, acidity, galaxies
@@ -109,6 +109,7 @@ def main() -> None:
     what, name = sys.argv[1:]
     rows, target = record["data"][name][what], DATA[name](MOST)
     rows.append(flow(target, len(rows)) if what == "flow" else gibbs(target))
+    rows[-1]["commit"] = commit()
     print(name, what, rows[-1], flush=True)
     record |= {"command": "python benchmarks/galaxies.py flow|gibbs galaxies|acidity", **provenance()}
     record["settings"] = {"most": MOST, "draws": DRAWS, "chains": CHAINS, "sweeps": SWEEPS, "burn": BURN}

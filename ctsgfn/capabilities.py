@@ -66,6 +66,14 @@ class HasChanges(Target[Tensor], Protocol):
 
 
 @runtime_checkable
+class HasChain(Protocol):
+    """A target on models with parameters that knows a Markov chain of the parameters of each."""
+
+    def chain(self, x: Any) -> Any:
+        """One step from every point [B], the model kept, that leaves r(model, .) invariant."""
+
+
+@runtime_checkable
 class HasLosses(Target[Tensor], Protocol):
     """A target on graphs that knows what taking each edge away would change."""
 

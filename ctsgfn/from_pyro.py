@@ -21,7 +21,8 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctsgfn.errors import CtsgfnError, CtsgfnWarning, InvalidInput
-from ctsgfn.pyro_runs import Discovery
+from ctsgfn.pyro_enumeration import dimensions
+from ctsgfn.pyro_runs import Discovery, Marked
 from ctsgfn.pyro_target import PyroTarget
 from ctsgfn.pyro_ways import Amended, Mapped, OneByOne, SideBySide, cause
 from ctsgfn.seeding import seeded
@@ -39,7 +40,8 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
     The model runs on all points at once: through ``torch.func.vmap``, or where that fails in one run with
     the points along a further batch dimension. Which way gives the values and gradients of single runs is
     tried here. A model with Python control flow on its latents runs point by point, with a warning.
-    Pyro's parameter store and the random state are left as they were.
+    Pyro's parameter store and the random state are left as they were. Discrete sites marked
+    ``infer={"enumerate": "parallel"}`` are summed out exactly; ``target.discrete`` draws them given points.
 
     Args:
         model: a callable with ``pyro.sample`` statements.
@@ -47,9 +49,9 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
         kwargs: passed to the model.
 
     Raises:
-        InvalidInput: for what has no density on R^D: discrete, improper, masked or point-mass latents,
-            subsampling plates, a model without latents or with randomness outside its sites, data that
-            are NaN or impossible.
+        InvalidInput: for what has no density on R^D: improper, masked or point-mass latents, discrete
+            ones that are not marked, subsampling plates, a model without latents or with randomness
+            outside its sites, data that are NaN or impossible.
 
     Warns:
         CtsgfnWarning: when nothing is observed, ``pyro.param`` values are frozen, the model can't be
@@ -93,6 +95,7 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
         params=found.params,
         nesting=found.nesting,
         dtype=_common_dtype(found.values),
+        depth=found.depth,
     )
     with seeded(0), torch.no_grad():
         z = torch.randn(2, target.measure.dim, dtype=target.dtype) * torch.tensor([[0.5], [1.5]])
@@ -103,10 +106,14 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> PyroTarge
 
 
 def _discovered(bound: Callable[[], Any]) -> Discovery:
-    found = Discovery()
     try:
-        with seeded(0), torch.no_grad(), pyro.validation_enabled(False), poutine.block(), found:
-            bound()
+        with seeded(0), torch.no_grad(), pyro.validation_enabled(False), poutine.block():
+            found = Discovery()
+            try:
+                found.of(bound)
+            except Marked:
+                found = Discovery(dimensions(bound))
+                found.of(bound)
     except RuntimeError as error:
         if isinstance(error, CtsgfnError) or "dtype" not in str(error):
             raise
@@ -115,7 +122,9 @@ def _discovered(bound: Callable[[], Any]) -> Discovery:
             "or convert the data."
         ) from error
     if not found.values:
-        raise InvalidInput("the model has no unobserved pyro.sample site: there is nothing to infer.")
+        raise InvalidInput(
+            "the model has no unobserved pyro.sample site with a density: there is nothing to infer."
+        )
     return found
 
 

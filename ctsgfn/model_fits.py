@@ -2,9 +2,11 @@ r"""Laws of the parameters of a few models, where one normal law per model is no
 
 Each model is explored alone on its own R^k, by the warm-up of ``fit``. Where the normal approximation of one
 of them does not cover what is found, every model gets an autoregressive mixture of normals instead, fitted
-to the particles by maximum likelihood; its evidence follows from the weights of its draws. A flow over the
-models alone is then all that is left to learn: trained together with imperfect laws, it would choose models
-by their evidence bounds, and give up those whose laws are poor.
+to the particles by maximum likelihood, after these have walked on: by a chain of the target's own where it
+has one (``HasChain``), else coordinate by coordinate. Then it is fitted to the density at its own draws too
+(``ctsgfn.both_ways``), and its evidence follows from the weights of these. A flow over the models alone is
+then all that is left to learn: trained together with imperfect laws, it would choose models by their evidence
+bounds, and give up those whose laws are poor.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctsgfn.both_ways import fit_both_ways
 from ctsgfn.coordinate_walk import walk
 from ctsgfn.counted import CountedTarget
 from ctsgfn.errors import UnreliableEstimate
@@ -25,7 +28,7 @@ from ctsgfn.likelihood import fit_likelihood
 from ctsgfn.measures import Counting
 from ctsgfn.model_target import one_model
 from ctsgfn.structure_builders import one_law
-from ctsgfn.target import Target
+from ctsgfn.target import HasChain, Target
 from ctsgfn.warmup import warm_up
 from ctsgfn.with_parameters import Parameterised, WithParameters
 
@@ -38,11 +41,17 @@ FAR, MISSED = 5.0, 0.001
 NEGLIGIBLE = 12.0
 """A model whose evidence is this many nats below the best may have a poor law."""
 
-SWEEPS, KEPT = 60, 15
+SWEEPS, KEPT = 60, 30
 """Walks of the particles over each coordinate, and how many of their places are fitted to."""
 
-CLIMB = 3000
-"""Most steps of a law's likelihood."""
+SETTLE, THIN = 60, 4
+"""Steps of a target's own chain before the first place that is kept, and from one to the next."""
+
+TRY, CLIMB = 400, 3000
+"""Most steps of a law's likelihood, to choose an order of the coordinates and in the end."""
+
+HELD = 4000
+"""Most places held out."""
 
 DRAWS = 4096
 """Of a fitted law, for its evidence."""
@@ -90,8 +99,9 @@ def fit_models(target: Target[Any], like: Tensor, hidden: int) -> list[dict[str,
     fits: list[dict[str, Any]] = []
     for k, model in enumerate(models):
         if k in found:
-            points = walk(CountedTarget(alone[k]), found[k].points, sweeps=SWEEPS, kept=KEPT).flatten(0, 1)
-            fits.append(_fit(target, model, points, hidden))
+            fits.append(
+                _fit(target, model, alone[k], _walked(target, model, alone[k], found[k].points), hidden)
+            )
         else:
             value = target.log_density(_at(target, model, like.new_zeros(1, 0)))
             fits.append({"log_z": float(value)})
@@ -114,21 +124,42 @@ def _covered(target: Target[Any], model: Tensor, points: Tensor) -> bool:
     return float((excess > FAR).double().mean()) <= MISSED
 
 
-def _fit(target: Target[Any], model: Tensor, points: Tensor, hidden: int) -> dict[str, Any]:
-    """The law of one model: coordinates in order or in reverse, as better predicts held-out particles."""
+def _walked(target: Target[Any], model: Tensor, alone: Target[Tensor], points: Tensor) -> Tensor:
+    """Places [N, KEPT, k] of the particles [N, k] of a model as they walk on."""
+    if not isinstance(target, HasChain):
+        return walk(CountedTarget(alone), points, sweeps=SWEEPS, kept=KEPT)
+    x, live = _at(target, model, points), target.measure.live(model[None])[0]
+    path = []
+    for step in range(SETTLE + THIN * KEPT):
+        x = target.chain(x)
+        if step >= SETTLE and step % THIN == 0:
+            path.append(x.theta[:, live.to(points.device)])
+    return torch.stack(path, 1)
+
+
+def _fit(
+    target: Target[Any], model: Tensor, alone: Target[Tensor], path: Tensor, hidden: int
+) -> dict[str, Any]:
+    """The law of one model: coordinates in order or in reverse, as better predicts particles held out."""
+    points = path.flatten(0, 1)
     location, scale = points.mean(0), points.std(0)
-    z = ((points - location) / scale)[torch.randperm(len(points))]
-    forth, held = list(range(len(location))), len(z) // 6
+    z = ((path - location) / scale)[torch.randperm(len(path))]
+    held, z = z[: len(z) // 6].flatten(0, 1), z[len(z) // 6 :].flatten(0, 1)  # a particle's places are alike
+    held = held[torch.randperm(len(held))[:HELD]]
+    covariance = torch.cov(z.clamp(-CLIP, CLIP).T).reshape(len(location), len(location))
+    forth = list(range(len(location)))
     best, kept = -math.inf, None
     for order in (forth, forth[::-1])[: len(forth)]:
-        covariance = torch.cov(z.clamp(-CLIP, CLIP)[:, order].T).reshape(len(order), len(order))
-        options = {"location": location, "scale": scale, "order": order, "tril": cholesky(covariance)}
+        tril = cholesky(covariance[order][:, order])
+        options = {"location": location, "scale": scale, "order": order, "tril": tril}
         law = one_law(options, target.measure.live(model[None])[0], hidden)
-        score = fit_likelihood(law.law, z[held:], z[:held], steps=CLIMB)
+        score = fit_likelihood(law.law, z, held, steps=TRY)
         if score > best:
             best, kept = score, (options, law)
     assert kept is not None
     options, law = kept
+    fit_likelihood(law.law, z, held, steps=CLIMB)
+    fit_both_ways(law.law, lambda a: alone.log_density(location + scale * a), z)
     with torch.no_grad():
         theta = law.draw(DRAWS)
         weight = target.log_density(_at(target, model, theta)).double() - law.log_prob(theta).double()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from ctsgfn.errors import InvalidInput
+from ctsgfn.pyro_enumeration import Factor, Summand, all_values, factor, marked, plates, summed
 from ctsgfn.pyro_supports import moves, outside, to_support
 
 
@@ -28,9 +29,12 @@ class Run(Messenger):
     other latents.
     """
 
-    def __init__(self, params: Mapping[str, Tensor]) -> None:
+    def __init__(self, params: Mapping[str, Tensor], depth: int | None = None) -> None:
         super().__init__()
         self.params = dict(params)
+        self.depth = depth  # most plates around a site, where discrete sites are summed out
+        self.factors: list[Factor] = []
+        self.summands: list[Summand] = []
         self.log_joint: Any = 0.0
         self.values: dict[str, Tensor] = {}
         self.free: dict[str, Tensor] = {}
@@ -40,9 +44,19 @@ class Run(Messenger):
         """Return unconstrained part and value of a latent site."""
         raise NotImplementedError
 
+    def of(self, model: Callable[[], Any]) -> None:
+        """Run the model, and sum its discrete sites out."""
+        with self:
+            model()
+        if self.factors:
+            self.log_joint = self.log_joint + summed(self.factors, self.summands)
+
     def add(self, msg: Any, terms: Tensor) -> None:
         """Add the log-density of a site to the joint."""
-        self.log_joint = self.log_joint + self.total(terms)
+        if self.depth is None:
+            self.log_joint = self.log_joint + self.total(terms)
+        else:
+            self.factors.append(factor(msg, terms, self.summands))
 
     def total(self, terms: Tensor) -> Tensor:
         """Sum of the terms of a site."""
@@ -50,6 +64,12 @@ class Run(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or isinstance(msg["fn"], _Subsample):
+            return
+        if self.depth is not None and marked(msg):
+            dim = -1 - self.depth - len(self.summands)
+            value = all_values(msg["fn"], dim)
+            self.summands.append(Summand(msg["name"], dim, len(value), plates(msg)))
+            msg["value"] = value
             return
         name, transform = msg["name"], to_support(msg["name"], msg["fn"])
         part, value = self.give(msg, transform)
@@ -75,8 +95,10 @@ class Run(Messenger):
 class Reading(Run):
     """Gives each latent site the image of its unconstrained part."""
 
-    def __init__(self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-        super().__init__(params)
+    def __init__(
+        self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor], depth: int | None = None
+    ) -> None:
+        super().__init__(params, depth)
         self.parts = parts
 
     def give(self, msg: Any, transform: Transform) -> tuple[Tensor, Tensor]:
@@ -118,8 +140,10 @@ class Together(Reading):
 class Inspecting(Reading):
     """A reading that notes which sites are not numbers, or have density 0."""
 
-    def __init__(self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-        super().__init__(params, parts)
+    def __init__(
+        self, params: Mapping[str, Tensor], parts: Mapping[str, Tensor], depth: int | None = None
+    ) -> None:
+        super().__init__(params, parts, depth)
         self.not_numbers: list[str] = []  # sites whose log-density is NaN or +inf
         self.impossible: list[str] = []  # sites whose density is 0
 
@@ -135,8 +159,10 @@ class Inspecting(Reading):
 class Writing(Run):
     """Gives each latent site a value of its own support, and finds its unconstrained part."""
 
-    def __init__(self, params: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-        super().__init__(params)
+    def __init__(
+        self, params: Mapping[str, Tensor], given: Mapping[str, Tensor], depth: int | None = None
+    ) -> None:
+        super().__init__(params, depth)
         self.given = given
 
     def give(self, msg: Any, transform: Transform) -> tuple[Tensor, Tensor]:
@@ -145,11 +171,15 @@ class Writing(Run):
         return transform.inv(value), value
 
 
+class Marked(Exception):
+    """Raised in a first run at a discrete site that is to be summed out: dimensions must be found for it."""
+
+
 class Discovery(Run):
     """First run: finds the latent sites at unconstrained 0, and refuses what has no density on R^D."""
 
-    def __init__(self) -> None:
-        super().__init__({})
+    def __init__(self, depth: int | None = None) -> None:
+        super().__init__({}, depth)
         self.evidence = False  # whether any site is observed
         self.nesting = 0  # batch dimensions of its sites, at most
         self.lost: dict[str, float] = {}  # share of a site's prior draws at an edge of what numbers can tell
@@ -158,12 +188,19 @@ class Discovery(Run):
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], _Subsample):
             _refuse_subsample(msg)
+        elif self.depth is None and not msg["is_observed"] and marked(msg):
+            raise Marked
         super()._pyro_sample(msg)
 
     def give(self, msg: Any, transform: Transform) -> tuple[Tensor, Tensor]:
         """Zero, in the dtype and on the device of a draw."""
         _refuse_mask(msg)
         fn = msg["fn"]
+        if self.depth is not None and len(fn.batch_shape) > self.depth:
+            raise InvalidInput(
+                f"the law of the latent site {msg['name']!r} depends on a discrete site that is summed out: "
+                "draw a standard one, and shift and scale it by the discrete site's values."
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about draws, of which only the kind and the place are used
             part = fn().new_zeros(transform.inverse_shape(fn.shape()))
@@ -179,7 +216,7 @@ class Discovery(Run):
         self.nesting = max(self.nesting, terms.ndim)
         self.evidence |= bool(msg["is_observed"])
         if msg["is_observed"]:
-            _judge_data(msg, terms)
+            _judge_data(msg, terms, self.depth)
         super().add(msg, terms)
 
     def _pyro_param(self, msg: Any) -> None:
@@ -220,10 +257,11 @@ def _refuse_subsample(msg: Any) -> None:
         )
 
 
-def _judge_data(msg: Any, terms: Tensor) -> None:
+def _judge_data(msg: Any, terms: Tensor, depth: int | None) -> None:
     """Refuse data of another shape than their distribution's, NaN, and values outside a fixed support."""
     name, fn, value = msg["name"], msg["fn"], torch.as_tensor(msg["value"])
     batch, own = value.shape[: max(0, value.ndim - len(fn.event_shape))], torch.Size(fn.batch_shape)
+    own = own if depth is None else own[max(0, len(own) - depth) :]  # plates alone
     if torch.broadcast_shapes(batch, own).numel() > max(batch.numel(), own.numel()):
         raise InvalidInput(
             f"observed site {name!r} has values of shape {list(value.shape)} and a distribution of shape "

@@ -94,8 +94,9 @@ def to_support(name: str, fn: Any) -> Transform:
         support: constraints.Constraint = fn.support
         if support.is_discrete:
             raise InvalidInput(
-                f"latent site {name!r} ({type(core).__name__}) is discrete or enumerated, and the target "
-                "needs continuous latents: sum it out, with MixtureSameFamily or a logsumexp in pyro.factor."
+                f"latent site {name!r} ({type(core).__name__}) is discrete, and the target needs "
+                "continuous latents: sum it out, with infer={'enumerate': 'parallel'} at the site, "
+                "MixtureSameFamily, or a logsumexp in pyro.factor."
             )
         return _bijection(support)
     except NotImplementedError as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ctsgfn.errors import InvalidInput
 from ctsgfn.measures import Lebesgue
+from ctsgfn.pyro_enumeration import draw_discrete
 from ctsgfn.pyro_runs import Inspecting, Reading, Run, Together, Writing
 from ctsgfn.pyro_ways import Mapped, OneByOne, Way
 
@@ -42,6 +43,7 @@ class PyroTarget:
     chunk: int = field(default=2**12, repr=False)  # points that go through the model at once
     way: type[Way] = Mapped  # how many points are run
     floor: float | None = None  # least value, see ``floored``
+    depth: int | None = None  # most plates around a site, where discrete sites are summed out
     _way: Way = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,8 +94,26 @@ class PyroTarget:
         return self._way.each(lambda row: self._read(row).values, self._points(u))
 
     def deterministic(self, u: Tensor) -> dict[str, Tensor]:
-        """Values [B, ..] of the model's ``pyro.deterministic`` sites at points [B, D]."""
+        """Values [B, ..] of the model's ``pyro.deterministic`` sites at points [B, D].
+
+        Those that depend on discrete sites have a dimension for the values of each of these.
+        """
         return self._way.each(lambda row: self._read(row).deterministic, self._points(u))
+
+    def discrete(self, u: Tensor) -> dict[str, Tensor]:
+        """Draw the discrete sites that were summed out, from their law given each point [B, D]: [B, ..].
+
+        Raises:
+            InvalidInput: when the model has none.
+        """
+        depth = self.depth
+        if depth is None:
+            raise InvalidInput("the model has no discrete sites that were summed out.")
+        with pyro.validation_enabled(False), poutine.block(), torch.no_grad():
+            values = self.constrain(u)
+            rows = [{name: value[i] for name, value in values.items()} for i in range(len(u))]
+            drawn = [draw_discrete(self.model, self.params, row, depth) for row in rows]
+        return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Map values [n, ..] of every latent site to points [n, D]: the inverse of ``constrain``.
@@ -114,7 +134,7 @@ class PyroTarget:
                 )
 
         def one(row: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self._run(Writing(self.params, row)).free
+            return self._run(Writing(self.params, row, self.depth)).free
 
         free = self._way.each(one, {name: values[name].to(self.dtype) for name in self.sites})
         for name, part in free.items():
@@ -128,7 +148,7 @@ class PyroTarget:
     def inspect(self, row: Tensor) -> Inspecting:
         """Run the model at one point [D] and note the sites whose log-density is not finite."""
         with pyro.validation_enabled(False), poutine.block(), torch.no_grad():
-            run = Inspecting(self.params, self._parts(row))
+            run = Inspecting(self.params, self._parts(row), self.depth)
             self._run(run)
             return run
 
@@ -154,8 +174,7 @@ class PyroTarget:
         return {name: part.reshape(shape) for (name, shape), part in named}
 
     def _run(self, run: Run) -> Run:
-        with run:
-            self.model()
+        run.of(self.model)
         if missing := set(self.free) - set(run.free):
             raise InvalidInput(
                 f"the latent sites {sorted(missing)} of the model come and go between runs: a target has a "
@@ -164,7 +183,7 @@ class PyroTarget:
         return run
 
     def _read(self, row: Tensor) -> Run:
-        return self._run(Reading(self.params, self._parts(row)))
+        return self._run(Reading(self.params, self._parts(row), self.depth))
 
     def joint(self, row: Tensor) -> Tensor:
         """Log joint [] at one point [D]."""

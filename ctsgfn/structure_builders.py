@@ -39,8 +39,8 @@ from ctsgfn.with_parameters import WithParameters
 WIDE = 16
 """Most parameters of a block for which every model that is met gets a normal approximation."""
 
-SHARE = 0.01
-"""Share of the wide law of each parameter of a model that was fitted alone."""
+FLOOR = 0.005
+"""Share of draws with a parameter from the floor of its mixture, to first order, of a model fitted alone."""
 
 
 class Built(NamedTuple):
@@ -142,7 +142,8 @@ def _evidence(laplace: Laplace) -> Target[Any]:
 def one_law(fit: Mapping[str, Any], live: Tensor, hidden: int) -> OneModel:
     """The law of one model's parameters, from the options that ``ctsgfn.model_fits`` found."""
     order, tril = fit["order"], fit["tril"]
-    law = AutoregressiveMixture(len(order), 0, hidden=hidden, share=SHARE, order=order, tril=tril)
+    floor = FLOOR / len(order)
+    law = AutoregressiveMixture(len(order), 0, hidden=hidden, floor=floor, order=order, tril=tril)
     law = law.to(fit["location"])
     if "state" in fit:
         law.load_state_dict(fit["state"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from ctsgfn.capabilities import HasChain as HasChain
 from ctsgfn.capabilities import HasChanges as HasChanges
 from ctsgfn.capabilities import HasConstrain as HasConstrain
 from ctsgfn.capabilities import HasFloor as HasFloor

@@ -26,6 +26,7 @@ from ctsgfn.targets.ring import Ring
 from ctsgfn.targets.selection import LogisticSelection, PoissonSelection, RobustSelection
 from ctsgfn.targets.sinusoids import Sinusoids
 from ctsgfn.targets.spike_and_slab import GPrior, NormalSlab, SpikeAndSlab, correlated_regression
+from ctsgfn.targets.spline_knots import SplineKnots
 from ctsgfn.targets.student_mixture import StudentMixture
 from ctsgfn.targets.torus import TorusSixModes, VonMisesProduct
 
@@ -66,6 +67,7 @@ __all__ = [
     "RobustSelection",
     "Sinusoids",
     "SpikeAndSlab",
+    "SplineKnots",
     "StudentMixture",
     "StudentNoise",
     "TorusSixModes",

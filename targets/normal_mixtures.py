@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid, one_hot, pad, softplus
 
 from ctsgfn.errors import InvalidInput, whole
 from ctsgfn.measures import Counting
@@ -117,6 +117,14 @@ class NormalMixtures:
             out = out.index_add(0, rows, self._log_density(m, theta[rows]))
         return out - math.log(self.most)
 
+    def chain(self, x: Parameterised) -> Parameterised:
+        """One Gibbs sweep over labels, weights, means, scales and the rate, at every point, K as it is."""
+        theta = torch.zeros_like(x.theta)
+        for m in x.model[:, 0].unique().tolist():
+            rows = (x.model[:, 0] == m).nonzero().squeeze(-1)
+            theta[rows] = self._encode(self._swept(self.components(m, x.theta[rows].double()))).to(theta)
+        return Parameterised(x.model, theta)
+
     def components(self, m: int, theta: Tensor) -> Components:
         """The mixture at parameters [B, 3 most - 1] of model m."""
         return self._decode(m, theta)[0]
@@ -136,7 +144,7 @@ class NormalMixtures:
         log_sd = log_scale + math.log(0.5 * span / k)
         even = torch.arange(m, 0, -1).to(theta).log()  # a stick of 0 breaks off an equal share
         broken, left = logsigmoid(stick[:, :m] - even), logsigmoid(even - stick[:, :m])
-        before = torch.nn.functional.pad(left.cumsum(-1), (1, 0))  # log of what is left
+        before = pad(left.cumsum(-1), (1, 0))  # log of what is left
         log_weight = torch.cat([broken + before[:, :m], before[:, m:]], -1)
         log_det = (
             logsigmoid(bent).sum(-1) + log_sd.sum(-1) + (broken + left + before[:, :m]).sum(-1)
@@ -144,6 +152,41 @@ class NormalMixtures:
         )  # fmt: skip
         mean = torch.cat([first, gap], -1).cumsum(-1)  # of determinant 1
         return Components(log_weight, mean, log_sd), log_det
+
+    def _encode(self, mixture: Components) -> Tensor:
+        """Coordinates [B, 3 most - 1] of mixtures: the inverse of ``components``."""
+        mean, log_weight, k = mixture.mean, mixture.log_weight, mixture.mean.shape[1]
+        low, span = float(self.y.min()), float(self.y.max() - self.y.min())
+        bent = mean.diff(dim=-1) * (BEND * k / span)
+        place = torch.cat(
+            [(mean[:, :1] - low) / span - 0.5 / k, (bent + (-(-bent).expm1()).log()) / BEND - 1], -1
+        )
+        left = log_weight.flip(-1).logcumsumexp(-1).flip(-1)  # log of what is left before each stick
+        stick = log_weight[:, :-1] - left[:, 1:] + torch.arange(k - 1, 0, -1).to(mean).log()
+        scale, dead = mixture.log_sd - math.log(0.5 * span / k), self.most - k
+        return torch.cat([pad(part, (0, dead)) for part in (place, scale, stick)], -1)
+
+    def _swept(self, mixture: Components) -> Components:
+        """One Gibbs sweep (Richardson and Green, 1997, section 3.2), the means put in order after it."""
+        y, (batch, k) = self.y.to(mixture.mean), mixture.mean.shape
+        middle, span = 0.5 * (y.max() + y.min()), y.max() - y.min()
+        each = mixture.log_weight[:, None] + _log_normal(
+            y[:, None], mixture.mean[:, None], mixture.log_sd[:, None]
+        )
+        label = torch.multinomial(each.softmax(-1).flatten(0, 1), 1).reshape(batch, -1)
+        of, tau = one_hot(label, k).to(y), (-2 * mixture.log_sd).exp()
+        count = of.sum(1)
+        log_weight = torch._standard_gamma(1 + count).log().log_softmax(-1)
+        precision = count * tau + span**-2
+        centre = (tau * (of * y[:, None]).sum(1) + middle / span**2) / precision
+        mean = centre + torch.randn_like(centre) / precision.sqrt()
+        rate = torch._standard_gamma(tau.new_full((batch, 1), 0.2 + 2 * k)) / (
+            10 / span**2 + tau.sum(-1, True)
+        )
+        squares = (of * (y[:, None] - mean[:, None]).square()).sum(1)
+        log_sd = -0.5 * (torch._standard_gamma(2 + 0.5 * count) / (rate + 0.5 * squares)).log()
+        order = mean.argsort(-1)
+        return Components(*(part.gather(1, order) for part in (log_weight, mean, log_sd)))
 
     def _log_density(self, m: int, theta: Tensor) -> Tensor:
         mixture, log_det = self._decode(m, theta)
@@ -154,7 +197,7 @@ class NormalMixtures:
         middle, width = (torch.as_tensor(v).to(theta) for v in (0.5 * (low + high), math.log(span)))
         of_mean = _log_normal(mixture.mean, middle, width).sum(-1) + math.lgamma(m + 2)
         log_h = math.log(10 / span**2)
-        total = torch.nn.functional.pad(-2 * log_sd, (0, 1), value=log_h).logsumexp(-1)  # of h and all tau
+        total = pad(-2 * log_sd, (0, 1), value=log_h).logsumexp(-1)  # of h and all tau
         of_tau = math.lgamma(2 * m + 2.2) - math.lgamma(0.2) + 0.2 * log_h - (2 * m + 2.2) * total
         of_sd = of_tau + (math.log(2.0) - 5 * log_sd).sum(-1)  # tau is sd^-2, and |d tau / d sd| 2 sd^-3
         return likelihood + of_mean + of_sd + math.lgamma(m + 1) + log_det

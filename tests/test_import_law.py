@@ -19,12 +19,12 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "capabilities errors presets two_sided normal_fits",
         "states budget penalties seeding networks distributions diagnostics psis checkpoints",
-        "ascent tails whitening report traced pyro_supports",
+        "ascent tails whitening report traced pyro_supports pyro_enumeration",
         "measures acyclic acyclic_sums subsets evidence mixture_fit moves circle_clusters",
         "symmetric_mixture reference target summary arviz_export pyro_runs acyclic_draws with_parameters",
         "law coordinates laplace pyro_ways model_target graph_draws graph_data graph_chains",
         "kernel space graph_evidence subset_evidence counted mala plots pyro_target from_stan quadrature",
-        "gflownet trajectories diffuse variational from_pyro predictive likelihood coordinate_walk",
+        "gflownet trajectories diffuse variational from_pyro predictive likelihood both_ways coordinate_walk",
         "walks balance gaussian_fits exact extreme probing model_plots",
         # the waist: below it measures and no loss, above it arrays and no measure
         "objectives gradient importance annealing history sampler_files missed",

@@ -102,3 +102,30 @@ def test_predictive_density_integrates_to_one() -> None:
 def test_bad_input(build: Callable[[], Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         build()
+
+
+def test_coordinates_are_found_back() -> None:
+    target, x = NormalMixtures(Y, most=3), points()
+    for m in range(3):
+        theta = x.theta[m::3]
+        torch.testing.assert_close(target._encode(target.components(m, theta)), theta)
+
+
+@pytest.mark.parametrize("m", [0, 1])
+def test_chain_leaves_the_posterior_as_it_is(m: int) -> None:
+    """Means of parameters and of their squares, beside importance sampling from a wide Student-t law."""
+    torch.manual_seed(m)
+    target, n = NormalMixtures(Y, most=2), 4000
+    x = Parameterised(torch.full((n, 1), m), torch.zeros(n, 5, dtype=torch.float64))
+    for _ in range(60):
+        x = target.chain(x)
+    t = torch.distributions.StudentT(torch.tensor(4.0).double(), 0.0, 1.5)
+    live = target.measure.live(torch.tensor([[m]]))[0]
+    wide = t.sample((200_000, 5)) * live
+    model = torch.full((len(wide), 1), m)
+    weight = (target.log_density(Parameterised(model, wide)) - (t.log_prob(wide) * live).sum(-1)).softmax(0)
+    for f in (torch.atan, lambda v: torch.atan(v).square()):
+        ours, other = f(x.theta[:, live]), f(wide[:, live])
+        mean = weight @ other
+        stderr = ((weight.square() @ (other - mean).square()) + ours.var(0) / n).sqrt()
+        assert bool(((ours.mean(0) - mean).abs() < 4.5 * stderr).all())
